@@ -1,0 +1,198 @@
+"""Step 1: a JWT is the login.
+
+POST /login answers with a signed token. Whoever sends it along is the user
+that it names, until it expires. The server remembers nothing.
+"""
+
+import logging
+import os
+import re
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Annotated, Literal
+
+from anyio import CapacityLimiter, to_thread
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
+from jose import jwk, jws, jwt
+from jose.exceptions import JWSError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Settings: a key comes from the environment, else it is made up; none stands in the source
+
+JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
+LOGIN_SECONDS = 15 * 60
+
+
+# Data and models
+
+
+class User(BaseModel):
+    """What anyone may see of a user: nothing that helps to log in."""
+
+    username: str
+    full_name: str
+
+
+USERS = {
+    "alice": User(username="alice", full_name="Alice Liddell"),
+    "bob": User(username="bob", full_name="Bob Stone"),
+}
+PASSWORD_HASHES = {
+    "alice": "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ",
+    "bob": "$argon2id$v=19$m=19456,t=2,p=1$wO/yuE/TPhvJUUnHJY33MQ$rbFxTHfwo/5Srs/G4VjX3sirBAAO7xsFmxtDKaF3so8",
+}
+# The hash of a random password that nobody knows
+NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Tf/TEz9TDIQokQvMXyVpXQ$THaHf8/jhYg4+x6wNguPYooHdahKl6R6MfmVnL6dRgE"
+
+
+class Token(BaseModel):
+    """The answer to a login (RFC 6749 section 5.1); expires_in is in seconds."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int = LOGIN_SECONDS
+
+
+class Claims(BaseModel):
+    """What a token says (RFC 7519 section 4.1); iat and exp are in seconds since 1970.
+
+    None of them may be missing or of another type: python-jose's own jwt.decode lets both pass.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    iss: Literal["cafe"]
+    aud: Literal["step01"]
+    sub: str
+    iat: int
+    exp: int
+
+
+# The idea: sign who logged in, hand it out, believe it when it comes back
+
+
+def issue_token(username: str) -> str:
+    """Return a signed JWT that says who logged in, and until when."""
+    now = int(time.time())
+    claims = Claims(iss="cafe", aud="step01", sub=username, iat=now, exp=now + LOGIN_SECONDS)
+    return jwt.encode(claims.model_dump(), JWT_KEY, algorithm="HS256")
+
+
+def read_token(token: str) -> Claims | None:
+    """Return the claims of an acceptable token, None for anything else (RFC 8725 section 3)."""
+    if not COMPACT_JWT.fullmatch(token):
+        return None
+    try:
+        claims = Claims.model_validate_json(jws.verify(token, JWT_KEY, algorithms=["HS256"]))
+    except (JWSError, ValidationError):
+        return None
+    return claims if claims.exp > time.time() and claims.sub in USERS else None
+
+
+async def current_user(token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]) -> User:
+    """Return the user whom the bearer token names; 401 without an acceptable one (RFC 6750 section 3)."""
+    claims = read_token(token)
+    if claims is None:
+        raise HTTPException(401, "Invalid token", {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    return USERS[claims.sub]
+
+
+app = FastAPI(title="Step 1: a JWT is the login")
+
+
+@app.post("/login")
+async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
+    """Exchange a username and a password for a token."""
+    if not await password_is_right(form.username, form.password):
+        raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Bearer"})
+    return Token(access_token=issue_token(form.username))
+
+
+@app.get("/me")
+async def me(user: Annotated[User, Depends(current_user)]) -> User:
+    """Say whom the token names."""
+    return user
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Show the step's web page."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+# Not this step's idea, but unsafe to copy without it
+
+
+def check_key(name: str) -> None:
+    """Warn of a key that is not set; stop the start if it is short enough to be guessed (RFC 7518 section 3.2)."""
+    key = os.environ.get(name)
+    if key is None:
+        logging.getLogger("uvicorn.error").warning(
+            "%s is not set: a random key serves this process only. A restart ends all logins and session data; "
+            "with several workers logins fail at random and a logout may not end its login.",
+            name,
+        )
+    elif len(os.fsencode(key)) < 32:
+        raise SystemExit(f"{name} must have at least 32 bytes. {NEW_KEY}")
+    elif not key.encode(errors="ignore").decode() == key:
+        raise SystemExit(f"{name} must be text in UTF-8. {NEW_KEY}")
+
+
+NEW_KEY = 'Make a new one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+check_key("JWT_SECRET_KEY")
+# python-jose guesses what a plain key is (JSON? a number? PEM?): as a JWK (RFC 7517), its bytes are taken as they are.
+JWT_KEY = jwk.construct({"kty": "oct", "k": urlsafe_b64encode(JWT_SECRET_KEY.encode()).decode()}, "HS256")
+
+# python-jose skips stray characters, and a header nested a thousand deep exhausts its stack: look before it reads.
+# Three parts in base64url (RFC 7515 section 7.1); the signature of HS256 has 43 characters.
+COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
+
+# A check takes a core for 20 ms and 19 MiB. More at a time would not be faster, and would starve every other request.
+PASSWORD_CHECKS = CapacityLimiter(1)
+
+
+async def password_is_right(username: str, password: str) -> bool:
+    """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
+    password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
+    matches = await to_thread.run_sync(verify_password, password_hash, password, limiter=PASSWORD_CHECKS)
+    return matches and username in PASSWORD_HASHES
+
+
+def verify_password(password_hash: str, password: str) -> bool:
+    """Say whether the hash (argon2id, with the parameters that OWASP recommends) is of this password."""
+    try:
+        return PasswordHasher().verify(password_hash, password)
+    except VerifyMismatchError:
+        return False
+
+
+@app.exception_handler(RequestValidationError)
+async def explain_422(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say where and what is wrong, without echoing the value as FastAPI does: it can be a password."""
+    problems = [{part: problem[part] for part in ("loc", "msg", "type")} for problem in error.errors()]
+    return JSONResponse({"detail": problems}, status_code=422)
+
+
+def no_store(app: ASGIApp) -> ASGIApp:
+    """Keep what is about one person out of every cache (RFC 9111 section 5.2.2.5)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_no_store(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+            await send(message)
+
+        await app(scope, receive, send_no_store)
+
+    return answer
+
+
+app.add_middleware(no_store)

@@ -1,0 +1,234 @@
+"""Step 2: the browser carries the app's signed notes.
+
+What the app wants to remember about a visitor goes into a cookie, signed by
+the app, kept by the browser, sent back with every request. No one logs in.
+"""
+
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Settings: a key comes from the environment, else it is made up; none stands in the source
+
+SESSION_SECRET_KEY = os.environ.get("SESSION_SECRET_KEY", secrets.token_urlsafe(32))
+HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
+# The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
+SESSION_COOKIE = "__Host-step02_session" if HTTPS_ONLY else "step02_session"
+SESSION_SECONDS = 14 * 24 * 60 * 60
+
+
+# Data and models
+
+MENU = {"espresso": 250, "tea": 300, "croissant": 350, "sandwich": 750}  # prices in cents
+MOST_OF_ONE_ITEM = 99
+
+
+class MenuItem(BaseModel):
+    """One line of the menu."""
+
+    item: str
+    price_cents: int
+
+
+class CartLine(BaseModel):
+    """What is put into the cart. Strict: "2", true and 1.0 are not a quantity."""
+
+    item: str
+    quantity: int = Field(default=1, ge=1, le=9, strict=True)
+
+
+class Cart(BaseModel):
+    """The cart as the visitor sees it."""
+
+    items: dict[str, int]
+    total_cents: int
+
+
+class Visits(BaseModel):
+    """How often this browser came by."""
+
+    visits: int
+
+
+# The idea: request.session is a dict that travels in a signed cookie
+
+app = FastAPI(title="Step 2: the browser carries the app's signed notes")
+app.add_middleware(
+    SessionMiddleware,
+    secret_key=SESSION_SECRET_KEY,
+    session_cookie=SESSION_COOKIE,
+    max_age=SESSION_SECONDS,
+    https_only=HTTPS_ONLY,
+)
+
+
+@app.get("/visits")
+async def show_visits(request: Request) -> Visits:
+    """Say how often this browser came by."""
+    return Visits(visits=read_count(request.session.get("visits")))
+
+
+@app.post("/visits")
+async def count_visit(request: Request) -> Visits:
+    """Count one more visit."""
+    visits = read_count(request.session.get("visits")) + 1
+    request.session["visits"] = visits
+    return Visits(visits=visits)
+
+
+@app.get("/menu")
+async def menu() -> list[MenuItem]:
+    """List what the cafe sells."""
+    return [MenuItem(item=item, price_cents=price) for item, price in MENU.items()]
+
+
+@app.get("/cart")
+async def get_cart(request: Request) -> Cart:
+    """Show the cart."""
+    return show_cart(read_cart(request.session.get("cart")))
+
+
+@app.post("/cart")
+async def add_to_cart(request: Request, line: CartLine) -> Cart:
+    """Put something from the menu into the cart."""
+    if line.item not in MENU:
+        raise HTTPException(404, "Not on the menu")
+    cart = read_cart(request.session.get("cart"))
+    cart[line.item] = cart.get(line.item, 0) + line.quantity
+    if cart[line.item] > MOST_OF_ONE_ITEM:
+        raise HTTPException(409, f"At most {MOST_OF_ONE_ITEM} of one item")
+    request.session["cart"] = cart  # the whole: a change inside the old cart would go unnoticed, and be lost
+    return show_cart(cart)
+
+
+@app.delete("/cart/{item}")
+async def remove_from_cart(request: Request, item: str) -> Cart:
+    """Take all of one item out of the cart."""
+    cart = read_cart(request.session.get("cart"))
+    if item not in cart:
+        raise HTTPException(404, "Not in the cart")
+    del cart[item]
+    request.session["cart"] = cart
+    return show_cart(cart)
+
+
+@app.get("/session")
+async def show_session(request: Request) -> dict[str, Any]:
+    """Show the session data, and the cookie that brought it. For learning: a real app has no such route."""
+    visits = read_count(request.session.get("visits"))
+    cart = read_cart(request.session.get("cart"))
+    data = {"visits": visits, "cart": cart}
+    return {"data": {k: v for k, v in data.items() if v}, "cookie": request.cookies.get(SESSION_COOKIE)}
+
+
+@app.delete("/session", status_code=204)
+async def forget_me(request: Request) -> None:
+    """Tell the browser to drop the cookie. A copy made before still works: nobody remembers that it is over."""
+    request.session.clear()
+
+
+def read_cart(value: object) -> dict[str, int]:
+    """Return the usable lines of a cart; what an older version of this app wrote may have another shape."""
+    lines = value.items() if isinstance(value, dict) else ()
+    return {item: count for item, count in lines if item in MENU and read_count(count)}
+
+
+def read_count(value: object) -> int:
+    """Return a whole number above zero, 0 for anything else; JSON's true is no number."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def show_cart(cart: dict[str, int]) -> Cart:
+    """Return the cart with its total, in cents."""
+    return Cart(items=cart, total_cents=sum(MENU[item] * count for item, count in cart.items()))
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Show the step's web page."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+# Not this step's idea, but unsafe to copy without it
+
+
+def check_key(name: str) -> None:
+    """Warn of a key that is not set; stop the start if it is short enough to be guessed (RFC 7518 section 3.2)."""
+    key = os.environ.get(name)
+    if key is None:
+        logging.getLogger("uvicorn.error").warning(
+            "%s is not set: a random key serves this process only. A restart ends all logins and session data; "
+            "with several workers logins fail at random and a logout may not end its login.",
+            name,
+        )
+    elif len(os.fsencode(key)) < 32:
+        raise SystemExit(f"{name} must have at least 32 bytes. {NEW_KEY}")
+    elif not key.encode(errors="ignore").decode() == key:
+        raise SystemExit(f"{name} must be text in UTF-8. {NEW_KEY}")
+
+
+NEW_KEY = 'Make a new one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+check_key("SESSION_SECRET_KEY")
+if os.environ.get("HTTPS_ONLY", "false").lower() not in ("true", "false"):
+    raise SystemExit("HTTPS_ONLY must be true or false.")
+
+
+def same_origin(app: ASGIApp) -> ASGIApp:
+    """Refuse what another site makes the browser send: cookies would go along with it (OWASP: CSRF)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_foreign(scope["method"], Headers(scope=scope)):
+            await JSONResponse({"detail": "Refused: sent by another site"}, 403)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answer
+
+
+def is_foreign(method: str, headers: Headers) -> bool:
+    """Say whether a request that changes something comes from another origin; curl sends neither header and passes."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return False
+    if "sec-fetch-site" in headers:
+        return headers["sec-fetch-site"] not in ("same-origin", "none")
+    if "origin" in headers:
+        host = headers.get("host", "").lower()
+        return headers["origin"].lower() not in (f"http://{host}", f"https://{host}")
+    return False
+
+
+app.add_middleware(same_origin)
+
+
+@app.exception_handler(RequestValidationError)
+async def explain_422(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say where and what is wrong, without echoing the value as FastAPI does: it can be a password."""
+    problems = [{part: problem[part] for part in ("loc", "msg", "type")} for problem in error.errors()]
+    return JSONResponse({"detail": problems}, status_code=422)
+
+
+def no_store(app: ASGIApp) -> ASGIApp:
+    """Keep what is about one person out of every cache (RFC 9111 section 5.2.2.5)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_no_store(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+            await send(message)
+
+        await app(scope, receive, send_no_store)
+
+    return answer
+
+
+app.add_middleware(no_store)

@@ -1,0 +1,36 @@
+"""The denylist in Redis, for an app on many machines."""
+
+import asyncio
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from .denylist import KEEP_SECONDS, DenylistUnreachable
+
+ANSWER_SECONDS = 1
+
+
+class RedisDenylist:
+    """A denylist in Redis, shared by all processes that reach it."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+        except ValueError as error:
+            raise SystemExit(f"DENYLIST_URL: {error}.") from None
+
+    async def add(self, entry: str) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return bool(await self.redis.set(f"denylist:{entry}", 1, nx=True, ex=KEEP_SECONDS))
+        except (RedisError, OSError) as error:
+            raise DenylistUnreachable from error
+
+    async def contains(self, entry: str) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return bool(await self.redis.exists(f"denylist:{entry}"))
+        except (RedisError, OSError) as error:
+            raise DenylistUnreachable from error

@@ -1,0 +1,447 @@
+"""Step 3: both together, and an end that holds.
+
+The JWT says who is logged in, the session data what is in the cart. Both are
+cookies now, tied to each other, and a denylist remembers what is over.
+"""
+
+import logging
+import os
+import re
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from anyio import CapacityLimiter, to_thread
+from argon2 import PasswordHasher
+from argon2.exceptions import VerifyMismatchError
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import OAuth2PasswordRequestForm
+from jose import jwk, jws, jwt
+from jose.exceptions import JWSError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import Headers
+from starlette.middleware.sessions import Session, SessionMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .denylist import DenylistUnreachable, open_denylist
+
+# Settings: a key comes from the environment, else it is made up; none stands in the source
+
+JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
+SESSION_SECRET_KEY = os.environ.get("SESSION_SECRET_KEY", secrets.token_urlsafe(32))
+HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
+# The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
+TOKEN_COOKIE = "__Host-step03_token" if HTTPS_ONLY else "step03_token"
+SESSION_COOKIE = "__Host-step03_session" if HTTPS_ONLY else "step03_session"
+LOGIN_SECONDS = 60 * 60  # absolute lifetime: whatever the visitor does, the login ends then
+SESSION_SECONDS = 15 * 60  # idle timeout: without a visitor's request, it ends then
+
+
+# Data and models
+
+
+class User(BaseModel):
+    """What anyone may see of a user: nothing that helps to log in."""
+
+    username: str
+    full_name: str
+
+
+USERS = {
+    "alice": User(username="alice", full_name="Alice Liddell"),
+    "bob": User(username="bob", full_name="Bob Stone"),
+}
+PASSWORD_HASHES = {
+    "alice": "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ",
+    "bob": "$argon2id$v=19$m=19456,t=2,p=1$wO/yuE/TPhvJUUnHJY33MQ$rbFxTHfwo/5Srs/G4VjX3sirBAAO7xsFmxtDKaF3so8",
+}
+# The hash of a random password that nobody knows
+NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Tf/TEz9TDIQokQvMXyVpXQ$THaHf8/jhYg4+x6wNguPYooHdahKl6R6MfmVnL6dRgE"
+
+MENU = {"espresso": 250, "tea": 300, "croissant": 350, "sandwich": 750}  # prices in cents
+MOST_OF_ONE_ITEM = 99
+
+
+class MenuItem(BaseModel):
+    """One line of the menu."""
+
+    item: str
+    price_cents: int
+
+
+class CartLine(BaseModel):
+    """What is put into the cart. Strict: "2", true and 1.0 are not a quantity."""
+
+    item: str
+    quantity: int = Field(default=1, ge=1, le=9, strict=True)
+
+
+class Cart(BaseModel):
+    """The cart as the visitor sees it."""
+
+    items: dict[str, int]
+    total_cents: int
+
+
+class Order(Cart):
+    """A cart that was ordered, and by whom."""
+
+    order_id: str
+    username: str
+
+
+class Claims(BaseModel):
+    """What a token says (RFC 7519 section 4.1); iat and exp are in seconds since 1970, jti names this one login.
+
+    None of them may be missing or of another type: python-jose's own jwt.decode lets both pass.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    iss: Literal["cafe"]
+    aud: Literal["step03"]
+    sub: str
+    iat: int
+    exp: int
+    jti: str
+
+
+app = FastAPI(title="Step 3: both together, and an end that holds")
+app.add_middleware(
+    SessionMiddleware,
+    secret_key=SESSION_SECRET_KEY,
+    session_cookie=SESSION_COOKIE,
+    max_age=SESSION_SECONDS,
+    https_only=HTTPS_ONLY,
+)
+
+
+# Stop 1: the token moves into a cookie, where no script can read it
+
+
+@app.post("/login")
+async def login(request: Request, response: Response, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> User:
+    """Begin a login of its own, after ending those that this browser had."""
+    if not await password_is_right(form.username, form.password):
+        raise HTTPException(401, "Incorrect username or password")
+    cart = await inherited_cart(request, form.username)
+    jti = new_id()
+    request.session.clear()
+    request.session.update(jti=jti, order_id=new_id(), renewed=int(time.time()), cart=cart)
+    token = issue_token(form.username, jti)
+    response.set_cookie(TOKEN_COOKIE, token, max_age=LOGIN_SECONDS, secure=HTTPS_ONLY, httponly=True, samesite="lax")
+    return USERS[form.username]
+
+
+def new_id() -> str:
+    """Return 128 random bits as text: never given twice, never guessed."""
+    return secrets.token_urlsafe(16)
+
+
+def issue_token(username: str, jti: str) -> str:
+    """Return a signed JWT that says who logged in, until when, and which login this is."""
+    now = int(time.time())
+    claims = Claims(iss="cafe", aud="step03", sub=username, iat=now, exp=now + LOGIN_SECONDS, jti=jti)
+    return jwt.encode(claims.model_dump(), JWT_KEY, algorithm="HS256")
+
+
+def read_token(token: str) -> Claims | None:
+    """Return the claims of an acceptable token, None for anything else (RFC 8725 section 3)."""
+    if not COMPACT_JWT.fullmatch(token):
+        return None
+    try:
+        claims = Claims.model_validate_json(jws.verify(token, JWT_KEY, algorithms=["HS256"]))
+    except (JWSError, ValidationError):
+        return None
+    return claims if claims.exp > time.time() and claims.sub in USERS else None
+
+
+def token_of(request: Request) -> Claims | None:
+    """Return the claims of the token cookie, None without an acceptable one. No other place counts."""
+    return read_token(request.cookies.get(TOKEN_COOKIE, ""))
+
+
+# Stop 2: tie the two. The session data names its login by jti, and counts only beside that login's token
+
+
+async def current_login(request: Request) -> Claims | None:
+    """Return the login that both cookies agree on, and renew its idle time; None for a visitor who is nobody yet.
+
+    Session data of a login that is over, or of another one, counts as empty.
+    """
+    jti = read_id(request.session.get("jti"))
+    if not jti:
+        return None
+    claims = token_of(request)
+    if claims is None or claims.jti != jti or await denylist.contains(login_entry(jti)):
+        request.scope["session"] = Session()  # empty, but not cleared: an answer that changed nothing sets no cookie
+        return None
+    # Seldom: when two answers cross, the later one overwrites what the earlier one saved.
+    if time.time() - read_count(request.session.get("renewed")) >= SESSION_SECONDS / 4:
+        request.session["renewed"] = int(time.time())
+    return claims
+
+
+async def inherited_cart(request: Request, username: str) -> dict[str, int]:
+    """End the logins of this browser; return the cart that a new login of this user takes over."""
+    named = logins_of(request)
+    before = await current_login(request)
+    await end_logins(named)
+    cart = read_cart(request.session.get("cart"))
+    if before is None:
+        return cart
+    # The old order id is used up: a copy of the old cookies cannot bring back a cart that was ordered.
+    if before.sub == username and await denylist.add(order_entry(before, request.session)):
+        return cart
+    return {}
+
+
+Login = Annotated[Claims | None, Depends(current_login)]
+
+
+@app.get("/me")
+async def me(login: Login) -> User:
+    """Say who is logged in."""
+    if login is None:
+        raise HTTPException(401, "Not logged in")
+    return USERS[login.sub]
+
+
+@app.get("/menu")
+async def menu() -> list[MenuItem]:
+    """List what the cafe sells."""
+    return [MenuItem(item=item, price_cents=price) for item, price in MENU.items()]
+
+
+@app.get("/cart", dependencies=[Depends(current_login)])
+async def get_cart(request: Request) -> Cart:
+    """Show the cart."""
+    return show_cart(read_cart(request.session.get("cart")))
+
+
+@app.post("/cart", dependencies=[Depends(current_login)])
+async def add_to_cart(request: Request, line: CartLine) -> Cart:
+    """Put something from the menu into the cart."""
+    if line.item not in MENU:
+        raise HTTPException(404, "Not on the menu")
+    cart = read_cart(request.session.get("cart"))
+    cart[line.item] = cart.get(line.item, 0) + line.quantity
+    if cart[line.item] > MOST_OF_ONE_ITEM:
+        raise HTTPException(409, f"At most {MOST_OF_ONE_ITEM} of one item")
+    request.session["cart"] = cart  # the whole: a change inside the old cart would go unnoticed, and be lost
+    return show_cart(cart)
+
+
+@app.delete("/cart/{item}", dependencies=[Depends(current_login)])
+async def remove_from_cart(request: Request, item: str) -> Cart:
+    """Take all of one item out of the cart."""
+    cart = read_cart(request.session.get("cart"))
+    if item not in cart:
+        raise HTTPException(404, "Not in the cart")
+    del cart[item]
+    request.session["cart"] = cart
+    return show_cart(cart)
+
+
+@app.get("/session")
+async def show_session(request: Request, login: Login) -> dict[str, Any]:
+    """Show what both cookies say. For learning: a real app has no such route."""
+    data = {
+        "jti": read_id(request.session.get("jti")),
+        "order_id": read_id(request.session.get("order_id")),
+        "renewed": read_count(request.session.get("renewed")),
+        "cart": read_cart(request.session.get("cart")),
+    }
+    return {"claims": login, "data": {k: v for k, v in data.items() if v}}
+
+
+def read_id(value: object) -> str:
+    """Return an id, "" for anything that cannot be one."""
+    return value if isinstance(value, str) and value.isascii() else ""
+
+
+def read_cart(value: object) -> dict[str, int]:
+    """Return the usable lines of a cart; what an older version of this app wrote may have another shape."""
+    lines = value.items() if isinstance(value, dict) else ()
+    return {item: count for item, count in lines if item in MENU and read_count(count)}
+
+
+def read_count(value: object) -> int:
+    """Return a whole number above zero, 0 for anything else; JSON's true is no number."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def show_cart(cart: dict[str, int]) -> Cart:
+    """Return the cart with its total, in cents."""
+    return Cart(items=cart, total_cents=sum(MENU[item] * count for item, count in cart.items()))
+
+
+# Stop 3: an end that holds. The server remembers one thing: what is over
+
+denylist = open_denylist(os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file__).with_name('denylist.sqlite3')}"))
+
+
+@app.post("/logout", status_code=204)
+async def logout(request: Request, response: Response) -> None:
+    """End the login, on the server first; then tell the browser to drop both cookies."""
+    await end_logins(logins_of(request))
+    request.session.clear()
+    response.delete_cookie(TOKEN_COOKIE, secure=HTTPS_ONLY, httponly=True, samesite="lax")
+
+
+def logins_of(request: Request) -> set[str]:
+    """Return the jti of every login that either cookie names, tied or not."""
+    claims = token_of(request)
+    return {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}
+
+
+async def end_logins(named: set[str]) -> None:
+    """Put logins on the denylist: no copy of their cookies is worth anything from now on."""
+    for jti in named:
+        await denylist.add(login_entry(jti))
+
+
+def login_entry(jti: str) -> str:
+    """Return the denylist's name for a login that is over."""
+    return f"login:{jti}"
+
+
+@app.exception_handler(DenylistUnreachable)
+async def explain_503(request: Request, error: DenylistUnreachable) -> JSONResponse:
+    """Let nobody in while nobody can say whose login is over."""
+    return JSONResponse({"detail": "The denylist is out of reach, try again soon"}, status_code=503)
+
+
+# Stop 4: an order is placed once
+
+
+@app.post("/checkout", status_code=201)
+async def checkout(request: Request, login: Login) -> Order:
+    """Order what is in the cart, unless this very cart was ordered before."""
+    if login is None:
+        raise HTTPException(401, "Not logged in")
+    cart = show_cart(read_cart(request.session.get("cart")))
+    if not cart.items:
+        raise HTTPException(409, "The cart is empty")
+    order = order_entry(login, request.session)
+    placed = await denylist.add(order)
+    request.session.update(order_id=new_id(), cart={})
+    if not placed:
+        raise HTTPException(409, "Already ordered")
+    return Order(order_id=order, username=login.sub, items=cart.items, total_cents=cart.total_cents)
+
+
+def order_entry(login: Claims, session: dict[str, Any]) -> str:
+    """Return the denylist's name for the order that this session data can place, once."""
+    return f"order:{read_id(session.get('order_id')) or login.jti}"
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """Show the step's web page."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+# Not this step's idea, but unsafe to copy without it
+
+
+def check_key(name: str) -> None:
+    """Warn of a key that is not set; stop the start if it is short enough to be guessed (RFC 7518 section 3.2)."""
+    key = os.environ.get(name)
+    if key is None:
+        logging.getLogger("uvicorn.error").warning(
+            "%s is not set: a random key serves this process only. A restart ends all logins and session data; "
+            "with several workers logins fail at random and a logout may not end its login.",
+            name,
+        )
+    elif len(os.fsencode(key)) < 32:
+        raise SystemExit(f"{name} must have at least 32 bytes. {NEW_KEY}")
+    elif not key.encode(errors="ignore").decode() == key:
+        raise SystemExit(f"{name} must be text in UTF-8. {NEW_KEY}")
+
+
+NEW_KEY = 'Make a new one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+check_key("JWT_SECRET_KEY")
+# python-jose guesses what a plain key is (JSON? a number? PEM?): as a JWK (RFC 7517), its bytes are taken as they are.
+JWT_KEY = jwk.construct({"kty": "oct", "k": urlsafe_b64encode(JWT_SECRET_KEY.encode()).decode()}, "HS256")
+check_key("SESSION_SECRET_KEY")
+if os.environ.get("HTTPS_ONLY", "false").lower() not in ("true", "false"):
+    raise SystemExit("HTTPS_ONLY must be true or false.")
+
+
+# python-jose skips stray characters, and a header nested a thousand deep exhausts its stack: look before it reads.
+# Three parts in base64url (RFC 7515 section 7.1); the signature of HS256 has 43 characters.
+COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
+
+# A check takes a core for 20 ms and 19 MiB. More at a time would not be faster, and would starve every other request.
+PASSWORD_CHECKS = CapacityLimiter(1)
+
+
+async def password_is_right(username: str, password: str) -> bool:
+    """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
+    password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
+    matches = await to_thread.run_sync(verify_password, password_hash, password, limiter=PASSWORD_CHECKS)
+    return matches and username in PASSWORD_HASHES
+
+
+def verify_password(password_hash: str, password: str) -> bool:
+    """Say whether the hash (argon2id, with the parameters that OWASP recommends) is of this password."""
+    try:
+        return PasswordHasher().verify(password_hash, password)
+    except VerifyMismatchError:
+        return False
+
+
+def same_origin(app: ASGIApp) -> ASGIApp:
+    """Refuse what another site makes the browser send: cookies would go along with it (OWASP: CSRF)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_foreign(scope["method"], Headers(scope=scope)):
+            await JSONResponse({"detail": "Refused: sent by another site"}, 403)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answer
+
+
+def is_foreign(method: str, headers: Headers) -> bool:
+    """Say whether a request that changes something comes from another origin; curl sends neither header and passes."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return False
+    if "sec-fetch-site" in headers:
+        return headers["sec-fetch-site"] not in ("same-origin", "none")
+    if "origin" in headers:
+        host = headers.get("host", "").lower()
+        return headers["origin"].lower() not in (f"http://{host}", f"https://{host}")
+    return False
+
+
+app.add_middleware(same_origin)
+
+
+@app.exception_handler(RequestValidationError)
+async def explain_422(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say where and what is wrong, without echoing the value as FastAPI does: it can be a password."""
+    problems = [{part: problem[part] for part in ("loc", "msg", "type")} for problem in error.errors()]
+    return JSONResponse({"detail": problems}, status_code=422)
+
+
+def no_store(app: ASGIApp) -> ASGIApp:
+    """Keep what is about one person out of every cache (RFC 9111 section 5.2.2.5)."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_no_store(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+            await send(message)
+
+        await app(scope, receive, send_no_store)
+
+    return answer
+
+
+app.add_middleware(no_store)
