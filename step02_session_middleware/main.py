@@ -25,6 +25,7 @@ HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
 # The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
 SESSION_COOKIE = "__Host-step02_session" if HTTPS_ONLY else "step02_session"
 SESSION_SECONDS = 14 * 24 * 60 * 60
+MOST_BYTES = 10_000  # of a request body: nobody fills the memory
 
 
 # Data and models
@@ -62,7 +63,7 @@ class Visits(BaseModel):
 
 # The idea: request.session is a dict that travels in a signed cookie
 
-app = FastAPI(title="Step 2: the browser carries the app's signed notes")
+app = FastAPI(title="Step 2: the browser carries the app's signed notes", max_body_size=MOST_BYTES)
 app.add_middleware(
     SessionMiddleware,
     secret_key=SESSION_SECRET_KEY,
@@ -173,7 +174,7 @@ def check_key(name: str) -> None:
         )
     elif len(os.fsencode(key)) < 32:
         raise SystemExit(f"{name} must have at least 32 bytes. {NEW_KEY}")
-    elif not key.encode(errors="ignore").decode() == key:
+    elif key != key.encode(errors="ignore").decode():
         raise SystemExit(f"{name} must be text in UTF-8. {NEW_KEY}")
 
 

@@ -4,16 +4,17 @@ The JWT says who is logged in, the session data what is in the cart. Both are
 cookies now, tied to each other, and a denylist remembers what is over.
 """
 
+import asyncio
 import logging
 import os
 import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from anyio import CapacityLimiter, to_thread
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -39,6 +40,7 @@ TOKEN_COOKIE = "__Host-step03_token" if HTTPS_ONLY else "step03_token"
 SESSION_COOKIE = "__Host-step03_session" if HTTPS_ONLY else "step03_session"
 LOGIN_SECONDS = 60 * 60  # absolute lifetime: whatever the visitor does, the login ends then
 SESSION_SECONDS = 15 * 60  # idle timeout: without a visitor's request, it ends then
+MOST_BYTES = 10_000  # of a request body: nobody fills the memory
 
 
 # Data and models
@@ -110,7 +112,7 @@ class Claims(BaseModel):
     jti: str
 
 
-app = FastAPI(title="Step 3: both together, and an end that holds")
+app = FastAPI(title="Step 3: both together, and an end that holds", max_body_size=MOST_BYTES)
 app.add_middleware(
     SessionMiddleware,
     secret_key=SESSION_SECRET_KEY,
@@ -177,7 +179,7 @@ async def current_login(request: Request) -> Claims | None:
     if not jti:
         return None
     claims = token_of(request)
-    if claims is None or claims.jti != jti or await denylist.contains(login_entry(jti)):
+    if claims is None or claims.jti != jti or await denylist.contains(f"login:{jti}"):
         request.scope["session"] = Session()  # empty, but not cleared: an answer that changed nothing sets no cookie
         return None
     # Seldom: when two answers cross, the later one overwrites what the earlier one saved.
@@ -188,14 +190,14 @@ async def current_login(request: Request) -> Claims | None:
 
 async def inherited_cart(request: Request, username: str) -> dict[str, int]:
     """End the logins of this browser; return the cart that a new login of this user takes over."""
-    named = logins_of(request)
+    named = named_logins(request)
     before = await current_login(request)
     await end_logins(named)
     cart = read_cart(request.session.get("cart"))
     if before is None:
         return cart
     # The old order id is used up: a copy of the old cookies cannot bring back a cart that was ordered.
-    if before.sub == username and await denylist.add(order_entry(before, request.session)):
+    if before.sub == username and await denylist.add(f"order:{order_id_of(before, request.session)}"):
         return cart
     return {}
 
@@ -288,12 +290,12 @@ denylist = open_denylist(os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file
 @app.post("/logout", status_code=204)
 async def logout(request: Request, response: Response) -> None:
     """End the login, on the server first; then tell the browser to drop both cookies."""
-    await end_logins(logins_of(request))
+    await end_logins(named_logins(request))
     request.session.clear()
     response.delete_cookie(TOKEN_COOKIE, secure=HTTPS_ONLY, httponly=True, samesite="lax")
 
 
-def logins_of(request: Request) -> set[str]:
+def named_logins(request: Request) -> set[str]:
     """Return the jti of every login that either cookie names, tied or not."""
     claims = token_of(request)
     return {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}
@@ -302,12 +304,7 @@ def logins_of(request: Request) -> set[str]:
 async def end_logins(named: set[str]) -> None:
     """Put logins on the denylist: no copy of their cookies is worth anything from now on."""
     for jti in named:
-        await denylist.add(login_entry(jti))
-
-
-def login_entry(jti: str) -> str:
-    """Return the denylist's name for a login that is over."""
-    return f"login:{jti}"
+        await denylist.add(f"login:{jti}")
 
 
 @app.exception_handler(DenylistUnreachable)
@@ -327,17 +324,17 @@ async def checkout(request: Request, login: Login) -> Order:
     cart = show_cart(read_cart(request.session.get("cart")))
     if not cart.items:
         raise HTTPException(409, "The cart is empty")
-    order = order_entry(login, request.session)
-    placed = await denylist.add(order)
+    order_id = order_id_of(login, request.session)
+    placed = await denylist.add(f"order:{order_id}")
     request.session.update(order_id=new_id(), cart={})
     if not placed:
         raise HTTPException(409, "Already ordered")
-    return Order(order_id=order, username=login.sub, items=cart.items, total_cents=cart.total_cents)
+    return Order(order_id=order_id, username=login.sub, items=cart.items, total_cents=cart.total_cents)
 
 
-def order_entry(login: Claims, session: dict[str, Any]) -> str:
-    """Return the denylist's name for the order that this session data can place, once."""
-    return f"order:{read_id(session.get('order_id')) or login.jti}"
+def order_id_of(login: Claims, session: dict[str, Any]) -> str:
+    """Return the id of the one order that this session data can place."""
+    return read_id(session.get("order_id")) or login.jti
 
 
 @app.get("/", include_in_schema=False)
@@ -360,7 +357,7 @@ def check_key(name: str) -> None:
         )
     elif len(os.fsencode(key)) < 32:
         raise SystemExit(f"{name} must have at least 32 bytes. {NEW_KEY}")
-    elif not key.encode(errors="ignore").decode() == key:
+    elif key != key.encode(errors="ignore").decode():
         raise SystemExit(f"{name} must be text in UTF-8. {NEW_KEY}")
 
 
@@ -377,14 +374,15 @@ if os.environ.get("HTTPS_ONLY", "false").lower() not in ("true", "false"):
 # Three parts in base64url (RFC 7515 section 7.1); the signature of HS256 has 43 characters.
 COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
 
-# A check takes a core for 20 ms and 19 MiB. More at a time would not be faster, and would starve every other request.
-PASSWORD_CHECKS = CapacityLimiter(1)
+# One at a time: a check takes a core for 20 ms, and 19 MiB. Several at once would starve every other request.
+PASSWORD_CHECKS = ThreadPoolExecutor(max_workers=1)
 
 
 async def password_is_right(username: str, password: str) -> bool:
     """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
     password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
-    matches = await to_thread.run_sync(verify_password, password_hash, password, limiter=PASSWORD_CHECKS)
+    loop = asyncio.get_running_loop()
+    matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password)
     return matches and username in PASSWORD_HASHES
 
 
