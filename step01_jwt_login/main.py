@@ -164,12 +164,13 @@ PASSWORD_CHECKS = ThreadPoolExecutor(max_workers=1)
 async def password_is_right(username: str, password: str) -> bool:
     """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
     password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
+    password_bytes = password.encode(errors="surrogatepass")  # a form in UTF-7 can bring half a character
     loop = asyncio.get_running_loop()
-    matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password)
+    matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password_bytes)
     return matches and username in PASSWORD_HASHES
 
 
-def verify_password(password_hash: str, password: str) -> bool:
+def verify_password(password_hash: str, password: bytes) -> bool:
     """Say whether the hash (argon2id, with the parameters that OWASP recommends) is of this password."""
     try:
         return PasswordHasher().verify(password_hash, password)

@@ -1,0 +1,134 @@
+"""Which app is judged, how the tests reach it, and how they speak when it is wrong."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import pytest
+
+from tests.expect import Wrong
+from tests.server import Server, launch, stop
+
+ROOT = Path(__file__).parent.parent
+# Used by nothing but these tests. Not of one length, so that mixing them up shows.
+JWT_KEY = "tests-sign-their-tokens-with-this-key"
+SESSION_KEY = "tests-sign-their-session-cookies-with-this-key"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the three ways to say which app is judged."""
+    group = parser.getgroup("judged app", "which app is judged (default: the step of this repository)")
+    group.addoption("--app", metavar="MODULE:ATTRIBUTE", help="any ASGI app, as uvicorn would find it from here")
+    group.addoption(
+        "--url",
+        metavar="URL",
+        help="a server that already runs; its keys stand in JWT_SECRET_KEY and SESSION_SECRET_KEY",
+    )
+    group.addoption(
+        "--denylist-url", metavar="URL", help="step 3: the DENYLIST_URL to use (default: a new SQLite file)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what cannot be meant."""
+    if config.getoption("--app") and config.getoption("--url"):
+        raise pytest.UsageError(
+            "--app and --url exclude each other: one starts an app, the other judges a running one."
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Put what went wrong, and what follows from it, in plain words before any traceback."""
+    report = yield
+    if call.excinfo and isinstance(call.excinfo.value, Wrong):
+        otherwise = " ".join((getattr(item, "function", item).__doc__ or "").split())
+        report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{report.longrepr}"  # type: ignore[attr-defined]
+    return report
+
+
+class Launch(Protocol):
+    """Start the judged app anew with other settings; None takes a setting away."""
+
+    def __call__(self, **changes: str | None) -> Server: ...
+
+
+class Browser(Protocol):
+    """Open a browser (an HTTP client with a cookie jar), with a copy of another one's cookies if asked."""
+
+    def __call__(
+        self, cookies: httpx.Cookies | dict[str, str] | None = None, to: Server | None = None
+    ) -> httpx.Client: ...
+
+
+@pytest.fixture(scope="session")
+def jwt_key(pytestconfig: pytest.Config) -> str:
+    """The key that signs the tokens of the judged app."""
+    return os.environ.get("JWT_SECRET_KEY", JWT_KEY) if pytestconfig.getoption("--url") else JWT_KEY
+
+
+@pytest.fixture(scope="session")
+def session_key(pytestconfig: pytest.Config) -> str:
+    """The key that signs the session cookies of the judged app."""
+    return os.environ.get("SESSION_SECRET_KEY", SESSION_KEY) if pytestconfig.getoption("--url") else SESSION_KEY
+
+
+@pytest.fixture(scope="module")
+def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Start the judged app with settings of the test's own; every server is stopped in the end."""
+    if request.config.getoption("--url"):
+        pytest.skip("needs to start the app itself: a server that already runs (--url) cannot be started anew")
+    app, folder = request.config.getoption("--app"), request.config.invocation_params.dir
+    if not app:
+        app, folder = f"{request.module.STEP}.main:app", ROOT
+    files = tmp_path_factory.mktemp("server")
+    defaults: dict[str, str | None] = {
+        "JWT_SECRET_KEY": JWT_KEY,
+        "SESSION_SECRET_KEY": SESSION_KEY,
+        "DENYLIST_URL": request.config.getoption("--denylist-url") or f"sqlite:///{files / 'denylist.sqlite3'}",
+    }
+    servers: list[Server] = []
+
+    def start_one(**changes: str | None) -> Server:
+        settings = {name: value for name, value in (defaults | changes).items() if value is not None}
+        servers.append(launch(app, folder, files / f"{len(servers)}.log", settings))
+        return servers[-1]
+
+    yield start_one
+    stop(servers)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Server:
+    """The judged app, running."""
+    url = request.config.getoption("--url")
+    if url:
+        return Server(url.rstrip("/"))
+    start: Launch = request.getfixturevalue("start")
+    return start().wait_until_ready()
+
+
+@pytest.fixture
+def browser(server: Server) -> Iterator[Browser]:
+    """Open browsers on the judged app; each has cookies of its own."""
+    opened: list[httpx.Client] = []
+
+    def open_one(cookies: httpx.Cookies | dict[str, str] | None = None, to: Server | None = None) -> httpx.Client:
+        # No TLS and no proxy are needed, and setting them up would take longer than the test.
+        transport = httpx.HTTPTransport(verify=False)
+        opened.append(
+            httpx.Client(base_url=(to or server).url, cookies=cookies, transport=transport, trust_env=False, timeout=10)
+        )
+        return opened[-1]
+
+    yield open_one
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture
+def client(browser: Callable[[], httpx.Client]) -> httpx.Client:
+    """One browser, nothing in its cookie jar."""
+    return browser()

@@ -1,0 +1,101 @@
+"""What a test expects, and the words in which it says what it got instead."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+LONGEST = 300
+
+
+class Wrong(AssertionError):
+    """An answer that is not the one it should be. The test's docstring adds what follows from that."""
+
+    def __init__(self, did: str, should: str) -> None:
+        super().__init__(f"Your app {did}\nIt should {should}")
+
+
+def expect(
+    response: httpx.Response,
+    status: int | Sequence[int],
+    body: Any = ...,
+    headers: dict[str, str | None] | None = None,
+) -> httpx.Response:
+    """Compare an answer with the right one; raise Wrong unless they agree, else return it.
+
+    Several statuses: any of them. A body of `...`: any. A header of None: absent; of text: that text is in it.
+    """
+    __tracebackhide__ = True
+    statuses = (status,) if isinstance(status, int) else status
+    headers = headers or {}
+    agrees = (
+        response.status_code in statuses
+        and (body is ... or json_of(response) == body)
+        and all(header_agrees(response.headers.get(name), text) for name, text in headers.items())
+    )
+    if not agrees:
+        raise Wrong(
+            f"answered {describe(response, headers)} to {describe_request(response.request)}.",
+            f"answer {describe_expected(statuses, body, headers)}.",
+        )
+    return response
+
+
+def ensure(condition: object, did: str, should: str) -> None:
+    """Raise Wrong with both half-sentences ("Your app ...", "It should ...") unless the condition holds."""
+    __tracebackhide__ = True
+    if not condition:
+        raise Wrong(did, should)
+
+
+def json_of(response: httpx.Response) -> Any:
+    """Return the answer's JSON, or its text if it is none."""
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def header_agrees(value: str | None, text: str | None) -> bool:
+    """Say whether a header is as expected, upper and lower case alike."""
+    if value is None or text is None:
+        return value is text
+    return text.lower() in value.lower()
+
+
+def describe(response: httpx.Response, headers: dict[str, str | None]) -> str:
+    """Say what came back, in a line."""
+    shown = [f"{name}: {response.headers.get(name, '(absent)')}" for name in headers]
+    return "; ".join([f"{response.status_code} {short(response.text)}".strip(), *shown])
+
+
+def describe_request(request: httpx.Request) -> str:
+    """Say what was sent, in a line."""
+    path = request.url.raw_path.decode()
+    sent = [
+        f"{name}: {request.headers[name]}"
+        for name in ("authorization", "cookie", "origin", "sec-fetch-site")
+        if name in request.headers
+    ]
+    body = request.read().decode("utf-8", "replace")
+    return short(" with ".join([f"{request.method} {path}", *sent, *([body] if body else [])]))
+
+
+def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, str | None]) -> str:
+    """Say what should have come back, in a line."""
+    some = f"{statuses[0]} to {statuses[-1]}" if isinstance(statuses, range) else " or ".join(map(str, statuses))
+    parts = [some + ("" if body is ... else " " + short(dump(body)))]
+    parts += [f"no {name}" if text is None else f"{name}: {text}" for name, text in headers.items()]
+    return "; ".join(parts)
+
+
+def dump(body: Any) -> str:
+    """Return a body as JSON, with <ANY> where anything will do."""
+    return json.dumps(body, default=repr)
+
+
+def short(text: str) -> str:
+    """Return the text in one line of bearable length."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."

@@ -1,0 +1,89 @@
+"""Start the app that is judged under uvicorn, in a process of its own, and watch it from outside."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 30
+SETTINGS = ("JWT_SECRET_KEY", "SESSION_SECRET_KEY", "HTTPS_ONLY", "DENYLIST_URL")
+
+
+@dataclass
+class Server:
+    """A server that is judged; only one that was started here has a process and a log."""
+
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+    log_file: Path | None = None
+
+    @property
+    def log(self) -> str:
+        """Return what the process has printed so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file else ""
+
+    def wait_until_ready(self) -> "Server":
+        """Return once the server takes connections; AssertionError with what it printed if it never does."""
+        host, port = self.url.removeprefix("http://").split(":")
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            assert self.process
+            assert self.process.poll() is None, f"Your app did not start:\n{self.log}"
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                if probe.connect_ex((host, int(port))) == 0:
+                    return self
+            time.sleep(0.02)
+        raise AssertionError(f"Your app did not answer within {START_SECONDS} seconds of its start:\n{self.log}")
+
+    def wait_until_stopped(self) -> int:
+        """Return the exit code of a start that fails; AssertionError if the server goes on."""
+        assert self.process
+        try:
+            return self.process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"Your app started, and should have refused to:\n{self.log}") from None
+
+
+def stop(servers: list[Server]) -> None:
+    """End the processes, all at once, and by force those that do not listen."""
+    processes = [server.process for server in servers if server.process]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def launch(app: str, folder: Path, log_file: Path, settings: dict[str, str]) -> Server:
+    """Start `uvicorn app` in the folder, with these settings and no others, and return at once."""
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SETTINGS and name != "WEB_CONCURRENCY" and not name.startswith("UVICORN_")
+    }
+    port = free_port()
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", app, "--port", str(port)],
+            cwd=folder,
+            env=passed_on | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    return Server(f"http://127.0.0.1:{port}", process, log_file)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
