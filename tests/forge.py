@@ -219,6 +219,12 @@ def data_of(value: str, key: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def signed_at(value: str, key: str) -> float:
+    """Return when a cookie was signed, in seconds since 1970."""
+    _, moment = TimestampSigner(key).unsign(value.strip('"'), return_timestamp=True)
+    return moment.timestamp()
+
+
 def aged(data: Any, seconds: int) -> Any:
     """Return session data as it was written some seconds ago: numbers within a minute of now are times."""
     now = time.time()
@@ -238,10 +244,10 @@ def replace(data: Any, is_it: Callable[[Any], bool], new: Callable[[Any], Any]) 
     return data
 
 
-def paths(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return where in the data a value stands, the outermost last."""
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """Return each value in the data with the path that leads to it, the outermost last."""
     inside = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return [found for key, value in inside for found in paths(value, (*path, key))] + ([path] if path else [])
+    return [found for key, value in inside for found in places(value, (*path, key))] + ([(path, data)] if path else [])
 
 
 def put(data: Any, path: tuple[Any, ...], value: Any) -> Any:

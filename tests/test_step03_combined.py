@@ -1,0 +1,856 @@
+"""Step 3, both together, and an end that holds: what it answers over HTTP, a test per sentence."""
+
+import re
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import ANY
+
+import httpx
+import pytest
+
+from tests import forge
+from tests.cart_and_cookie import *  # noqa: F403 - what steps 2 and 3 have in common
+from tests.cart_and_cookie import (
+    ELSEWHERE,
+    EMPTY,
+    ODD_VALUES,
+    add,
+    cart,
+    cookies_set,
+    filled_in,
+    seconds_left,
+    session_data,
+)
+from tests.conftest import Browser, Launch
+from tests.expect import ensure, expect
+from tests.server import Server, free_port
+
+STEP = "step03_combined"
+SESSION_COOKIE = "step03_session"
+TOKEN_COOKIE = "step03_token"
+SESSION_SECONDS = 900
+LOGIN_SECONDS = 3600
+KEYS = ["JWT_SECRET_KEY", "SESSION_SECRET_KEY"]
+BAD_SETTINGS = {
+    "an empty JWT key": {"JWT_SECRET_KEY": ""},
+    "a JWT key of 31 bytes": {"JWT_SECRET_KEY": "0123456789012345678901234567890"},
+    "a session key of 31 bytes": {"SESSION_SECRET_KEY": "0123456789012345678901234567890"},
+    "HTTPS_ONLY=1": {"HTTPS_ONLY": "1"},
+    "a denylist in a folder that is not there": {"DENYLIST_URL": "sqlite:///no/such/folder/denylist.sqlite3"},
+    "a folder for a denylist": {"DENYLIST_URL": "sqlite:///."},
+}
+ALICE = {"username": "alice", "password": "wonderland"}
+BOB = {"username": "bob", "password": "sandcastle"}
+IS_ALICE = {"username": "alice", "full_name": "Alice Liddell"}
+IS_BOB = {"username": "bob", "full_name": "Bob Stone"}
+
+
+def log_in(client: httpx.Client, form: dict[str, str] = ALICE) -> httpx.Client:
+    """Log in, and return the client with its two cookies."""
+    expect(client.post("/login", data=form), 200)
+    return client
+
+
+def token_of(client: httpx.Client) -> str:
+    """Return the token in the client's cookie jar."""
+    return client.cookies.get(TOKEN_COOKIE) or ""
+
+
+def jti_of(client: httpx.Client) -> str:
+    """Return the jti of the client's login."""
+    jti: str = forge.claims_of(token_of(client))["jti"]
+    return jti
+
+
+def pair(token: httpx.Client | None, session: httpx.Client | None) -> dict[str, str]:
+    """Return a pair of cookies from two clients: the token of one, the session data of the other."""
+    cookies = {TOKEN_COOKIE: token.cookies.get(TOKEN_COOKIE) if token else None}
+    cookies[SESSION_COOKIE] = session.cookies.get(SESSION_COOKIE) if session else None
+    return {name: value for name, value in cookies.items() if value}
+
+
+def aged(client: httpx.Client, session_key: str, seconds: int) -> dict[str, str]:
+    """Return the client's cookies as if it had last been heard of some seconds ago."""
+    data = session_data(client, SESSION_COOKIE, session_key)
+    return pair(client, None) | {SESSION_COOKIE: forge.cookie(forge.aged(data, seconds), session_key, seconds)}
+
+
+@pytest.fixture(scope="module")
+def alices(server: Server) -> dict[str, str]:
+    """The cookies of a login of Alice, with tea in the cart, that no test ends."""
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        add(log_in(client), "tea", 2)
+        return pair(client, client)
+
+
+# Logging in: the token moves into a cookie
+
+
+@pytest.mark.parametrize(("form", "user"), [(ALICE, IS_ALICE), (BOB, IS_BOB)])
+def test_a_right_login_says_who_it_is(client: httpx.Client, form: dict[str, str], user: dict[str, str]) -> None:
+    """Otherwise the login is of no use, or Bob is taken for Alice."""
+    expect(client.post("/login", data=form), 200, user, {"Cache-Control": "no-store"})
+    expect(client.get("/me"), 200, user, {"Cache-Control": "no-store"})
+
+
+def test_the_token_is_in_the_cookie_and_nowhere_else(client: httpx.Client) -> None:
+    """Otherwise a script that was injected into the page reads it."""
+    answer = client.post("/login", data=ALICE)
+
+    token = token_of(client)
+    ensure(token.count(".") == 2, f"set the cookies {dict(client.cookies)}.", f"set a JWT as {TOKEN_COOKIE}.")
+    elsewhere = [answer.text, *(value for name, value in answer.headers.items() if name.lower() != "set-cookie")]
+    ensure(not any(token in text for text in elsewhere), f"answered {answer.text}.", "keep the token out of the body.")
+
+
+@pytest.mark.parametrize(("name", "max_age"), [(TOKEN_COOKIE, LOGIN_SECONDS), (SESSION_COOKIE, SESSION_SECONDS)])
+def test_a_login_sets_both_cookies_out_of_reach_for_scripts_and_other_sites(
+    client: httpx.Client, name: str, max_age: int
+) -> None:
+    """Otherwise an injected script reads a cookie, or another site's form sends it along."""
+    set_now = cookies_set(client.post("/login", data=ALICE))
+
+    ensure(name in set_now, f"set the cookies {list(set_now)}.", f"set {name}.")
+    got = {attribute: set_now[name][attribute] for attribute in ("httponly", "samesite", "path", "domain", "secure")}
+    right = {"httponly": True, "samesite": "lax", "path": "/", "domain": "", "secure": ""}
+    got["samesite"] = got["samesite"].lower()
+    ensure(got == right, f"set {name} with {got}.", f"set it with {right}.")
+    seconds = seconds_left(set_now[name])
+    ensure(abs(seconds - max_age) <= 2, f"lets the browser keep {name} for {seconds} s.", f"say {max_age} s.")
+
+
+@pytest.mark.parametrize("form", [ALICE | {"password": "sandcastle"}, ALICE | {"username": "mallory"}])
+def test_a_wrong_login_is_refused_in_the_same_words_and_changes_nothing(
+    client: httpx.Client, form: dict[str, str]
+) -> None:
+    """Otherwise a stranger finds out who has an account here, or ends someone's login by guessing."""
+    add(log_in(client, BOB), "tea", 2)
+
+    refused = {"detail": "Incorrect username or password"}
+    expect(client.post("/login", data=form), 401, refused, {"WWW-Authenticate": None, "Set-Cookie": None})
+
+    expect(client.get("/me"), 200, IS_BOB)
+    expect(client.get("/cart"), 200, cart(tea=2))
+
+
+def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
+    """Otherwise a stranger finds out who has an account here, with a stopwatch."""
+    seconds: dict[str, list[float]] = {"alice": [], "mallory": []}
+
+    for name in ("alice", "mallory") * 5:
+        begin = time.perf_counter()
+        expect(client.post("/login", data={"username": name, "password": "not the password"}), 401)
+        seconds[name].append(time.perf_counter() - begin)
+
+    known, unknown = (statistics.median(seconds[name]) for name in ("alice", "mallory"))
+    ensure(
+        known / 2 < unknown < known * 2,
+        f"takes {known * 1000:.1f} ms for a wrong password, but {unknown * 1000:.1f} ms for an unknown user.",
+        "take about the same time: check the password against a hash that is nobody's.",
+    )
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"username": "alice"}, {"password": "correct-horse"}, ALICE | {"password": ""}, ALICE | {"username": ""}],
+)
+def test_a_form_of_the_wrong_shape_is_refused_and_not_echoed(client: httpx.Client, form: dict[str, str]) -> None:
+    """Otherwise a mistyped form puts the password into logs, or lets nobody in as somebody."""
+    answer = expect(client.post("/login", data=form), (401, 422) if "" in form.values() else 422)
+
+    ensure("correct-horse" not in answer.text, f"echoed what came: {answer.text}", "never repeat a value.")
+
+
+def test_username_and_password_do_not_count_in_the_url(client: httpx.Client) -> None:
+    """Otherwise passwords end in the logs of every server and proxy on the way."""
+    expect(client.post("/login", params=ALICE), 422, headers={"Set-Cookie": None})
+
+
+def test_passwords_and_tokens_are_not_logged(server: Server, client: httpx.Client) -> None:
+    """Otherwise whoever reads the log can log in."""
+    if not server.log_file:
+        pytest.skip("the log of a server that already runs (--url) cannot be read")
+    logged_before = len(server.log)
+
+    log_in(client).get("/me")
+    cookies = dict(client.cookies)
+    client.post("/logout")
+
+    for secret in ("wonderland", *cookies.values(), token_of(client) or "wonderland"):
+        ensure(secret not in server.log[logged_before:], f"wrote {secret!r} into its log.", "log who, never with what.")
+
+
+def test_the_token_is_signed_and_says_which_login_this_is(client: httpx.Client, jwt_key: str) -> None:
+    """Otherwise one login cannot be told from another, or is good for ever."""
+    token = token_of(log_in(client))
+
+    claims = forge.claims_of(token)
+    right = {"iss": "cafe", "aud": claims["aud"], "sub": "alice", "iat": claims["iat"], "exp": claims["iat"] + 3600}
+    ensure(right.items() <= claims.items(), f"issued a token that says {claims}.", "make exp 3,600 s after iat.")
+    ensure(claims["aud"] in ("step03", ["step03"]), f"issued it for {claims['aud']}.", "issue it for step03.")
+    ensure(abs(claims["iat"] - time.time()) < 60, f"says it was issued at {claims['iat']}.", "say now, in seconds.")
+    ensure(forge.header_of(token)["alg"] == "HS256", f"signed {token}.", "sign by HS256.")
+    ensure(forge.is_signed_by(token, jwt_key), f"signed {token}.", "sign with JWT_SECRET_KEY as UTF-8 bytes.")
+
+
+def test_each_login_has_a_jti_of_its_own_that_nobody_guesses(browser: Browser) -> None:
+    """Otherwise one logout ends all logins, or a guessed jti ends someone else's."""
+    jtis = [jti_of(log_in(browser())) for _ in range(4)]
+
+    ensure(len(set(jtis)) == 4, f"gave four logins the jtis {jtis}.", "make a new one at each login.")
+    shared = max(sum(x == y for x, y in zip(a, b, strict=False)) for a in jtis for b in jtis if a != b)
+    uuid4 = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?4[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}", re.IGNORECASE)
+    random = all(len(jti) >= 22 and not uuid4.fullmatch(jti) for jti in jtis) and shared < len(jtis[0]) / 2
+    ensure(random, f"gave the jtis {jtis}.", "take 128 random bits or more (uuid4 has 122): secrets.token_urlsafe(16).")
+
+
+@pytest.mark.parametrize("kind", forge.BAD_TOKENS)
+def test_a_token_that_is_not_acceptable_is_refused_beside_its_own_session_data(
+    browser: Browser, alices: dict[str, str], jwt_key: str, kind: str
+) -> None:
+    """Otherwise someone is let in with a token that nobody gave them, or that is over."""
+    token = forge.BAD_TOKENS[kind](forge.claims_of(alices[TOKEN_COOKIE]), jwt_key)
+
+    forger = browser(alices | {TOKEN_COOKIE: token})
+
+    # Some servers refuse a header of 12 kilobytes before any app sees it.
+    too_long = (400, 431) if len(token) > 8_000 else ()
+    expect(forger.get("/me"), (401, *too_long))
+    if not too_long:
+        expect(forger.get("/cart"), 200, EMPTY)
+        expect(forger.post("/checkout"), 401)
+
+
+@pytest.mark.parametrize("raw", ["null", "7", "true", "[]", "{}", '""', '["{jti}"]'])
+def test_a_token_needs_the_jti_of_its_session_data(
+    browser: Browser, client: httpx.Client, jwt_key: str, raw: str
+) -> None:
+    """Otherwise a token that names no login can never be ended."""
+    claims = forge.claims_of(token_of(log_in(client)))
+    odd = forge.claims_with("jti", raw.replace("{jti}", claims["jti"]))(claims, jwt_key)
+
+    expect(browser(pair(None, client) | {TOKEN_COOKIE: odd}).get("/me"), 401)
+    expect(browser(pair(None, client) | {TOKEN_COOKIE: forge.missing("jti")(claims, jwt_key)}).get("/me"), 401)
+
+
+def test_a_token_signed_elsewhere_with_the_right_key_and_claims_is_accepted(
+    browser: Browser, client: httpx.Client, jwt_key: str
+) -> None:
+    """Otherwise the tests above refuse forged tokens for the wrong reason."""
+    token = forge.token(forge.claims_of(token_of(log_in(client))), jwt_key)
+
+    expect(browser(pair(None, client) | {TOKEN_COOKIE: token}).get("/me"), 200, IS_ALICE)
+
+
+def test_a_token_of_step_1_is_refused(browser: Browser, client: httpx.Client, jwt_key: str) -> None:
+    """Otherwise a token made for one app opens another."""
+    claims = forge.claims_of(token_of(log_in(client))) | {"aud": "step01"}
+
+    expect(browser(pair(None, client) | {TOKEN_COOKIE: forge.token(claims, jwt_key)}).get("/me"), 401)
+
+
+def test_without_a_login_nobody_is_logged_in(client: httpx.Client) -> None:
+    """Otherwise a client does not learn what is missing, or gets in without it."""
+    expect(client.get("/me"), 401, {"detail": ANY})
+    expect(client.get("/session"), 200, {"claims": None, "data": {}}, {"Cache-Control": "no-store"})
+
+
+def test_a_bearer_header_alone_does_not_count(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise there are two ways in, and logout closes one."""
+    bearer = {"Authorization": f"Bearer {token_of(log_in(client))}"}
+
+    expect(browser().get("/me", headers=bearer), 401)
+    expect(browser(pair(None, client)).get("/me", headers=bearer), 401)
+    expect(browser(pair(None, client)).get("/me", params={TOKEN_COOKIE: token_of(client)}), 401)
+
+
+HOSTILE_COOKIES = [b"", b"x", b"..", b"a.b.c", b"\xff\xfe.\xff.\xff", b"." * 5_000, b'"', b"null", b"e30.e30.e30"]
+
+
+@pytest.mark.parametrize("value", HOSTILE_COOKIES, ids=lambda value: repr(value[:8]))
+def test_hostile_cookies_are_no_login_and_no_server_error(client: httpx.Client, value: bytes) -> None:
+    """Otherwise a stranger fills the error log, and looks for more."""
+    headers = {b"Cookie": b"step03_token=" + value + b"; step03_session=" + value}
+
+    expect(client.get("/me", headers=headers), 401)
+    expect(client.get("/cart", headers=headers), 200, EMPTY)
+    expect(client.post("/checkout", headers=headers), 401)
+    expect(client.post("/logout", headers=headers), 204)
+
+
+# Tie the two: one login, one pair
+
+
+def test_session_data_carries_the_jti_of_its_login(client: httpx.Client, session_key: str) -> None:
+    """Otherwise nothing ties the two cookies together."""
+    data = session_data(log_in(client), SESSION_COOKIE, session_key)
+
+    found = forge.replace(data, lambda value: value == jti_of(client), lambda _: "found")
+    ensure(found != data, f"keeps {data} as session data.", f"keep the login's jti, {jti_of(client)}, in it.")
+
+
+def test_a_token_without_session_data_is_not_logged_in(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise whoever got hold of the token alone is in, and no idle timeout ends it."""
+    log_in(client)
+
+    expect(browser(pair(client, None)).get("/me"), 401)
+
+
+def test_session_data_without_its_token_counts_as_empty(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise Bob, next at the shared tablet, finds Alice's cart."""
+    add(log_in(client), "tea", 2)
+
+    left_behind = browser(pair(None, client))
+
+    expect(left_behind.get("/me"), 401)
+    expect(left_behind.get("/cart"), 200, EMPTY)
+    expect(left_behind.get("/session"), 200, {"claims": None, "data": {}})
+    expect(left_behind.delete("/cart/tea"), 404)
+
+
+@pytest.mark.parametrize("form", [BOB, ALICE], ids=["another user", "another login of the same user"])
+def test_a_token_with_the_session_data_of_another_login_is_not_logged_in(
+    browser: Browser, client: httpx.Client, form: dict[str, str]
+) -> None:
+    """Otherwise Alice orders what Bob put into his cart."""
+    other = log_in(browser(), form)
+    add(log_in(client), "tea", 2)
+    add(other, "espresso", 3)
+
+    for mixed in (browser(pair(client, other)), browser(pair(other, client))):
+        expect(mixed.get("/me"), 401)
+        expect(mixed.get("/cart"), 200, EMPTY)
+        expect(mixed.post("/checkout"), 401)
+        expect(mixed.get("/session"), 200, {"claims": None, "data": {}})
+
+
+def test_a_token_with_the_session_data_of_a_visitor_is_not_logged_in(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise whoever plants a cart in a browser has it ordered by the next login: session fixation."""
+    visitor = browser()
+    add(visitor, "tea", 2)
+
+    mixed = browser(pair(log_in(client), visitor))
+
+    expect(mixed.get("/me"), 401)
+    expect(mixed.post("/checkout"), 401)
+
+
+def test_what_is_added_beside_a_strangers_session_data_starts_an_empty_cart(
+    browser: Browser, client: httpx.Client
+) -> None:
+    """Otherwise one sip of tea brings back the whole cart of someone else."""
+    add(log_in(client), "tea", 2)
+    left_behind = browser(pair(None, client))
+
+    expect(add(left_behind, "espresso", 1), 200, cart(espresso=1))
+    expect(log_in(left_behind, BOB).get("/cart"), 200, cart(espresso=1))
+
+
+def test_a_login_changes_the_session_cookie(browser: Browser) -> None:
+    """Otherwise whoever planted the cookie before shares the login after: session fixation."""
+    victim = browser()
+    add(victim, "tea", 2)
+    planted = browser(victim.cookies)
+
+    log_in(victim)
+
+    expect(planted.get("/me"), 401)
+    expect(browser(pair(victim, planted)).get("/me"), 401)
+
+
+def test_what_both_cookies_say_is_shown_without_the_token(client: httpx.Client) -> None:
+    """Otherwise the page for learning gives away what HttpOnly protects."""
+    add(log_in(client), "tea", 2)
+
+    answer = expect(client.get("/session"), 200, headers={"Cache-Control": "no-store"})
+
+    shown = answer.json()
+    ensure(set(shown) == {"claims", "data"}, f"showed {shown}.", "show claims and data.")
+    ensure(shown["claims"] == forge.claims_of(token_of(client)), f"showed {shown}.", "show the token's claims.")
+    ensure("tea" in str(shown["data"]), f"showed {shown}.", "show what is remembered.")
+    for secret in (token_of(client), token_of(client).split(".")[2], client.cookies[SESSION_COOKIE]):
+        ensure(secret not in answer.text, f"showed {answer.text}.", "never show a token.")
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=repr)
+def test_internal_fields_of_an_odd_type_are_no_error(
+    browser: Browser, client: httpx.Client, session_key: str, value: Any
+) -> None:
+    """Otherwise an update of the app answers 500 to whoever still has an older cookie."""
+    add(log_in(client), "tea", 7)
+    data = session_data(client, SESSION_COOKIE, session_key)
+
+    for path, _ in forge.places(data):
+        forged = forge.cookie(forge.put(data, path, value), session_key)
+        old = browser(pair(client, None) | {SESSION_COOKIE: forged})
+        expect(old.get("/me"), (200, 401))
+        expect(old.get("/session"), 200)
+        expect(old.get("/cart"), 200)
+        expect(old.post("/checkout"), (201, 401, 409))
+    expect(log_in(old, BOB).get("/me"), 200, IS_BOB)
+
+
+@pytest.mark.parametrize("value", [None, True, "", "many", [], {}], ids=repr)
+def test_an_internal_field_that_cannot_be_used_does_not_cost_the_cart(
+    browser: Browser, client: httpx.Client, session_key: str, value: Any
+) -> None:
+    """Otherwise an update of the app empties the carts of yesterday."""
+    add(log_in(client), "tea", 7)
+    data = session_data(client, SESSION_COOKIE, session_key)
+    about_the_login = [
+        path
+        for path, found in forge.places(data)
+        if "tea" not in f"{path} {found}" and found not in (7, jti_of(client))
+    ]
+
+    for path in about_the_login:
+        forged = forge.cookie(forge.put(data, path, value), session_key)
+        expect(browser(pair(client, None) | {SESSION_COOKIE: forged}).get("/cart"), 200, cart(tea=7))
+
+
+# Who inherits the cart
+
+
+def test_a_login_takes_over_the_cart_of_a_visitor_who_was_nobody_yet(client: httpx.Client) -> None:
+    """Otherwise logging in costs the visitor the cart."""
+    add(client, "tea", 2)
+
+    expect(log_in(client).get("/cart"), 200, cart(tea=2))
+
+
+def test_a_second_login_of_the_same_user_keeps_the_cart(client: httpx.Client) -> None:
+    """Otherwise a second click on the button costs the user the cart."""
+    add(log_in(client), "tea", 2)
+
+    expect(log_in(client).get("/cart"), 200, cart(tea=2))
+
+
+def test_a_login_does_not_take_over_the_cart_of_another_user(client: httpx.Client) -> None:
+    """Otherwise Bob, next at the shared tablet, orders what Alice chose."""
+    add(log_in(client), "tea", 2)
+
+    expect(log_in(client, BOB).get("/cart"), 200, EMPTY)
+    expect(log_in(client).get("/cart"), 200, EMPTY)
+
+
+@pytest.mark.parametrize("form", [ALICE, BOB], ids=["the same user", "another user"])
+def test_a_login_does_not_take_over_what_a_login_left_that_is_over(
+    browser: Browser, client: httpx.Client, form: dict[str, str]
+) -> None:
+    """Otherwise a copy of an old cookie brings back a cart after logout."""
+    add(log_in(client), "tea", 2)
+    copy, session_alone = browser(client.cookies), browser(pair(None, client))
+    expect(client.post("/logout"), 204)
+
+    expect(log_in(copy, form).get("/cart"), 200, EMPTY)
+    expect(log_in(session_alone, form).get("/cart"), 200, EMPTY)
+
+
+@pytest.mark.parametrize("form", [ALICE, BOB], ids=["the same user", "another user"])
+def test_a_login_does_not_take_over_session_data_whose_token_is_missing(
+    browser: Browser, client: httpx.Client, form: dict[str, str]
+) -> None:
+    """Otherwise a session cookie that stayed behind hands a cart to the next user."""
+    add(log_in(client), "tea", 2)
+
+    expect(log_in(browser(pair(None, client)), form).get("/cart"), 200, EMPTY)
+
+
+# An end that holds
+
+
+def test_logout_drops_both_cookies(client: httpx.Client) -> None:
+    """Otherwise the browser goes on sending what is worth nothing."""
+    add(log_in(client), "tea", 2)
+
+    set_now = cookies_set(expect(client.post("/logout"), 204))
+
+    for name in (TOKEN_COOKIE, SESSION_COOKIE):
+        ensure(name in set_now and seconds_left(set_now[name]) <= 0, f"set {list(set_now)}.", f"expire {name}.")
+    expect(client.get("/me"), 401)
+    expect(client.get("/cart"), 200, EMPTY)
+
+
+def test_after_logout_copies_of_both_cookies_are_worth_nothing(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise whoever copied the cookies is Alice for another hour, whatever Alice does."""
+    add(log_in(client), "tea", 2)
+    copy = dict(client.cookies)
+
+    expect(client.post("/logout"), 204)
+
+    expect(browser(copy).get("/me"), 401)
+    expect(browser(copy).get("/cart"), 200, EMPTY)
+    expect(browser(copy).post("/checkout"), 401)
+    expect(browser(copy).get("/session"), 200, {"claims": None, "data": {}})
+
+
+def test_logout_works_with_or_without_a_login_and_again(client: httpx.Client) -> None:
+    """Otherwise a second click shows an error."""
+    for _ in range(2):
+        expect(client.post("/logout"), 204)
+    log_in(client)
+    for _ in range(2):
+        expect(client.post("/logout"), 204)
+
+
+def test_logout_empties_the_cart_of_a_visitor_who_was_nobody(client: httpx.Client) -> None:
+    """Otherwise the next one at the shared tablet finds it."""
+    add(client, "tea", 2)
+
+    expect(client.post("/logout"), 204)
+
+    expect(client.get("/cart"), 200, EMPTY)
+
+
+def test_logout_ends_this_login_and_no_other(browser: Browser) -> None:
+    """Otherwise a logout at the tablet logs out the phone."""
+    tablet, phone, bobs = log_in(browser()), log_in(browser()), log_in(browser(), BOB)
+
+    expect(tablet.post("/logout"), 204)
+
+    expect(phone.get("/me"), 200, IS_ALICE)
+    expect(bobs.get("/me"), 200, IS_BOB)
+
+
+@pytest.mark.parametrize("end", ["logout", "login"])
+def test_logout_and_login_end_every_login_that_the_request_names(browser: Browser, end: str) -> None:
+    """Otherwise a login whose other cookie was lost can never be ended."""
+    first, second = log_in(browser()), log_in(browser(), BOB)
+    mixed = browser(pair(first, second))
+
+    expect(mixed.post("/logout"), 204) if end == "logout" else log_in(mixed)
+
+    expect(first.get("/me"), 401)
+    expect(second.get("/me"), 401)
+
+
+@pytest.mark.parametrize("end", ["logout", "login"])
+@pytest.mark.parametrize("left", ["token", "session data"])
+def test_one_cookie_is_enough_to_end_its_login(browser: Browser, client: httpx.Client, left: str, end: str) -> None:
+    """Otherwise a login whose other cookie was lost can never be ended."""
+    log_in(client)
+    half = browser(pair(client, None) if left == "token" else pair(None, client))
+
+    expect(half.post("/logout"), 204) if end == "logout" else log_in(half, BOB)
+
+    expect(client.get("/me"), 401)
+
+
+def test_a_token_beside_a_visitors_session_data_is_ended_too(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise a login whose other cookie was overwritten can never be ended."""
+    visitor = browser()
+    add(visitor, "tea", 2)
+
+    expect(browser(pair(log_in(client), visitor)).post("/logout"), 204)
+
+    expect(client.get("/me"), 401)
+
+
+def test_a_login_ends_the_one_before_it(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise each login leaves a spare key behind."""
+    before = browser(log_in(client).cookies)
+
+    log_in(client)
+
+    expect(before.get("/me"), 401)
+    expect(client.get("/me"), 200, IS_ALICE)
+
+
+def test_a_login_that_is_over_stays_over_after_a_restart_and_on_another_server(
+    start: Launch, browser: Browser, client: httpx.Client
+) -> None:
+    """Otherwise an update of the app, or a second worker, lets every thief in again."""
+    elsewhere = start().wait_until_ready()
+    kept = log_in(browser())
+    copy = dict(log_in(client).cookies)
+    expect(browser(copy, elsewhere).get("/me"), 200, IS_ALICE)
+
+    expect(client.post("/logout"), 204)
+
+    expect(browser(copy, elsewhere).get("/me"), 401)
+    expect(browser(copy, start().wait_until_ready()).get("/me"), 401)
+    expect(browser(kept.cookies, elsewhere).get("/me"), 200, IS_ALICE)
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_another_site_can_neither_log_in_nor_out_nor_order(server: Server, browser: Browser, kind: str) -> None:
+    """Otherwise any page that Alice opens acts in her name, or has her fill Mallory's cart."""
+    headers = filled_in(ELSEWHERE[kind], server)
+    client = log_in(browser())
+    add(client, "tea", 2)
+
+    expect(browser().post("/login", data=ALICE, headers=headers), 403, headers={"Set-Cookie": None})
+    expect(client.post("/checkout", headers=headers), 403, headers={"Set-Cookie": None})
+    expect(client.post("/logout", headers=headers), 403, headers={"Set-Cookie": None})
+    expect(client.get("/me"), 200, IS_ALICE)
+    expect(client.post("/checkout"), 201)
+
+
+# Two clocks
+
+
+def test_the_absolute_lifetime_ends_a_login_that_is_in_use(
+    browser: Browser, client: httpx.Client, jwt_key: str
+) -> None:
+    """Otherwise a stolen pair of cookies lasts as long as the thief keeps clicking."""
+    add(log_in(client), "tea", 2)
+    claims = forge.aged(forge.claims_of(token_of(client)), 3605) | {"exp": int(time.time()) - 5}
+
+    late = browser(pair(None, client) | {TOKEN_COOKIE: forge.token(claims, jwt_key)})
+
+    expect(late.get("/me"), 401)
+    expect(late.get("/cart"), 200, EMPTY)
+
+
+def test_the_idle_timeout_ends_a_login_that_is_not_in_use(
+    browser: Browser, client: httpx.Client, session_key: str
+) -> None:
+    """Otherwise the tablet that Alice left on the counter is hers for another hour."""
+    add(log_in(client), "tea", 2)
+
+    expect(browser(aged(client, session_key, 905)).get("/me"), 401)
+    expect(browser(aged(client, session_key, 905)).get("/cart"), 200, EMPTY)
+    expect(browser(aged(client, session_key, 840)).get("/me"), 200, IS_ALICE)
+
+
+@pytest.mark.parametrize("path", ["/me", "/cart", "/session"])
+def test_a_request_renews_the_idle_time_and_nothing_else(
+    browser: Browser, client: httpx.Client, session_key: str, path: str
+) -> None:
+    """Otherwise Alice is logged out while she reads the menu, or is never logged out at all."""
+    add(log_in(client), "tea", 2)
+    reader = browser(aged(client, session_key, 230))
+
+    set_now = cookies_set(expect(reader.get(path), 200))
+
+    ensure(SESSION_COOKIE in set_now, f"set {list(set_now)} after 230 s.", "renew it after a quarter of 900 s at most.")
+    renewed = set_now[SESSION_COOKIE].value
+    age = time.time() - forge.signed_at(renewed, session_key)
+    ensure(abs(age) < 60, f"set a session cookie that is {age:.0f} s old.", "sign it anew.")
+    if TOKEN_COOKIE in set_now:
+        exp = forge.claims_of(set_now[TOKEN_COOKIE].value)["exp"]
+        ensure(exp == forge.claims_of(token_of(client))["exp"], "moved exp.", "leave it: no activity moves it.")
+    again = browser(pair(client, None) | {SESSION_COOKIE: renewed})
+    expect(again.get("/me"), 200, IS_ALICE)
+    expect(again.get("/cart"), 200, cart(tea=2))
+
+
+def test_the_renewed_cookie_is_renewed_in_its_turn(browser: Browser, client: httpx.Client, session_key: str) -> None:
+    """Otherwise Alice, who reads all the time, is logged out a quarter of an hour later all the same."""
+    reader = browser(aged(log_in(client), session_key, 230))
+    renewed = cookies_set(reader.get("/me"))[SESSION_COOKIE].value
+    data = forge.data_of(renewed, session_key)
+    later = forge.cookie(forge.aged(data, 230), session_key, 230)
+
+    answer = browser(pair(client, None) | {SESSION_COOKIE: later}).get("/me")
+
+    expect(answer, 200, IS_ALICE)
+    ensure(SESSION_COOKIE in cookies_set(answer), "did not renew a second time.", "renew it after each 225 s.")
+
+
+# An order is placed once
+
+
+def test_an_order_is_what_was_in_the_cart_and_empties_it(client: httpx.Client) -> None:
+    """Otherwise the kitchen makes something else, or the same again."""
+    add(log_in(client), "tea", 2)
+    add(client, "espresso", 1)
+
+    order = {"order_id": ANY, "username": "alice", **cart(tea=2, espresso=1)}
+    answer = expect(client.post("/checkout"), 201, order, {"Cache-Control": "no-store"})
+
+    order_id = answer.json()["order_id"]
+    ensure(
+        isinstance(order_id, str) and order_id, f"gave the order id {order_id!r}.", "give it a text that is not empty."
+    )
+    expect(client.get("/cart"), 200, EMPTY)
+
+
+def test_without_a_login_nothing_is_ordered(client: httpx.Client) -> None:
+    """Otherwise nobody pays."""
+    add(client, "tea", 2)
+
+    expect(client.post("/checkout"), 401, {"detail": ANY})
+    expect(client.get("/cart"), 200, cart(tea=2))
+
+
+def test_an_empty_cart_is_not_ordered(client: httpx.Client) -> None:
+    """Otherwise a second click orders nothing, and calls the kitchen."""
+    expect(log_in(client).post("/checkout"), 409, {"detail": ANY})
+
+
+def test_one_order_after_the_other_each_has_an_id_of_its_own(client: httpx.Client) -> None:
+    """Otherwise whoever orders once a login is stuck."""
+    log_in(client)
+    ids = []
+    for _ in range(3):
+        add(client, "tea", 2)
+        ids.append(expect(client.post("/checkout"), 201).json()["order_id"])
+
+    ensure(len(set(ids)) == 3, f"gave three orders the ids {ids}.", "make a new one after each order.")
+
+
+def test_a_replayed_pair_of_cookies_orders_nothing(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise the same cart is ordered, and paid, as often as an old pair of cookies is sent."""
+    add(log_in(client), "tea", 2)
+    copy = browser(client.cookies)
+    expect(client.post("/checkout"), 201)
+
+    expect(copy.post("/checkout"), 409, {"detail": ANY})
+    expect(browser(pair(copy, copy)).post("/checkout"), 409)
+
+
+def test_whoever_is_told_already_ordered_begins_with_an_empty_cart_and_is_not_stuck(
+    browser: Browser, client: httpx.Client
+) -> None:
+    """Otherwise a browser that missed one answer can never order again."""
+    add(log_in(client), "tea", 2)
+    copy = browser(client.cookies)
+    expect(client.post("/checkout"), 201)
+    expect(copy.post("/checkout"), 409)
+
+    expect(copy.get("/cart"), 200, EMPTY)
+    add(copy, "espresso", 1)
+    expect(copy.post("/checkout"), 201, {"order_id": ANY, "username": "alice", **cart(espresso=1)})
+
+
+def test_of_many_checkouts_at_the_same_moment_one_is_an_order(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise a double click orders twice."""
+    for _ in range(3):
+        add(log_in(client), "tea", 2)
+        tabs = [browser(client.cookies) for _ in range(8)]
+
+        with ThreadPoolExecutor(len(tabs)) as pool:
+            statuses = sorted(pool.map(lambda tab: tab.post("/checkout").status_code, tabs))
+
+        right = [201] + [409] * 7
+        ensure(statuses == right, f"answered {statuses} to 8 checkouts of one cart.", f"answer {right}.")
+
+
+def test_a_replay_orders_nothing_after_a_restart_or_on_another_server(
+    start: Launch, browser: Browser, client: httpx.Client
+) -> None:
+    """Otherwise an update of the app, or a second worker, places old orders again."""
+    elsewhere = start().wait_until_ready()
+    add(log_in(client), "tea", 2)
+    copy = dict(client.cookies)
+    expect(client.post("/checkout"), 201)
+
+    expect(browser(copy, elsewhere).post("/checkout"), 409)
+
+
+def test_two_logins_that_took_over_the_same_cart_order_it_each(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise whoever plants a cart in a browser knows the order's id, and can use it up."""
+    add(client, "tea", 2)
+    ids = set()
+    for form in (ALICE, BOB):
+        ids.add(expect(log_in(browser(client.cookies), form).post("/checkout"), 201).json()["order_id"])
+
+    ensure(len(ids) == 2, f"gave both orders the id {ids}.", "make the id at login, never take it from the cart.")
+
+
+# A denylist out of reach
+
+
+@pytest.fixture(scope="module")
+def silent_redis() -> Iterator[str]:
+    """Take connections and never answer, as a Redis behind a broken network."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+
+
+@pytest.fixture(scope="module")
+def servers_without_denylist(start: Launch, silent_redis: str) -> dict[str, Server]:
+    """Two servers that cannot ask their denylist; being out of reach does not stop the start."""
+    urls = {"refuses": f"redis://127.0.0.1:{free_port()}/0", "is silent": silent_redis}
+    servers = {kind: start(DENYLIST_URL=url) for kind, url in urls.items()}
+    return {kind: server.wait_until_ready() for kind, server in servers.items()}
+
+
+REQUESTS = [("GET", "/me"), ("GET", "/cart"), ("POST", "/checkout")]
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent"])
+def test_nobody_is_let_in_while_the_denylist_cannot_be_asked(
+    servers_without_denylist: dict[str, Server], browser: Browser, alices: dict[str, str], kind: str
+) -> None:
+    """Otherwise a thief waits for the next failure of Redis: every login that ever ended is good again."""
+    clients = [browser(alices, servers_without_denylist[kind]) for _ in REQUESTS]
+
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(lambda client, line: client.request(*line, timeout=3), clients, REQUESTS)
+
+    for answer in answers:
+        expect(answer, 503, {"detail": ANY}, {"Set-Cookie": None})
+
+
+@pytest.mark.parametrize("kind", ["refuses", "is silent"])
+def test_a_logout_that_cannot_be_noted_keeps_the_cookies_so_that_it_can_be_repeated(
+    servers_without_denylist: dict[str, Server], browser: Browser, client: httpx.Client, kind: str
+) -> None:
+    """Otherwise Alice believes she is logged out, and a copy of her cookies is good for another hour."""
+    log_in(client)
+    halves = [pair(client, client), pair(client, None), pair(None, client)]
+    clients = [browser(cookies, servers_without_denylist[kind]) for cookies in halves]
+
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(lambda client: client.post("/logout", timeout=5), clients)
+
+    for answer in answers:
+        expect(answer, 503, {"detail": ANY}, {"Set-Cookie": None})
+
+
+def test_a_logout_without_a_login_needs_no_denylist(
+    servers_without_denylist: dict[str, Server], browser: Browser
+) -> None:
+    """Otherwise who has nothing to end is told to try again."""
+    expect(browser(to=servers_without_denylist["refuses"]).post("/logout"), 204)
+
+
+def test_a_login_without_cookies_gets_a_plain_answer(
+    servers_without_denylist: dict[str, Server], browser: Browser
+) -> None:
+    """Otherwise a new user sees a server error."""
+    for server in servers_without_denylist.values():
+        expect(browser(to=server).post("/login", data=ALICE, timeout=5), (200, 503))
+
+
+def test_a_login_that_cannot_end_the_one_before_it_is_refused(
+    servers_without_denylist: dict[str, Server], browser: Browser, client: httpx.Client
+) -> None:
+    """Otherwise the login before it goes on for ever: nobody will name it again."""
+    log_in(client)
+
+    again = browser(client.cookies, servers_without_denylist["refuses"])
+
+    expect(again.post("/login", data=ALICE, timeout=5), 503, headers={"Set-Cookie": None})
+
+
+# Settings
+
+
+def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(start: Launch, browser: Browser) -> None:
+    """Otherwise a cookie crosses the network in clear text, or a sister site plants one."""
+    server = start(HTTPS_ONLY="true").wait_until_ready()
+
+    set_now = cookies_set(browser(to=server).post("/login", data=ALICE))
+
+    names = {f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"}
+    ensure(set(set_now) == names, f"set {list(set_now)}.", f"set {names}.")
+    for name, cookie in set_now.items():
+        got = {attribute: cookie[attribute] for attribute in ("secure", "path", "domain", "httponly")}
+        right = {"secure": True, "path": "/", "domain": "", "httponly": True}
+        ensure(got == right, f"set {name} with {got}.", f"set it with {right}: browsers refuse the name otherwise.")
+    both = {"Cookie": "; ".join(f"{name}={cookie.value}" for name, cookie in set_now.items())}
+    expect(browser(to=server).get("/me", headers=both), 200, IS_ALICE)
+    expect(browser(to=server).get("/me", headers={"Cookie": both["Cookie"].replace("__Host-", "")}), 401)
+    gone = cookies_set(browser(to=server).post("/logout", headers=both))
+    ensure(set(gone) == names, f"expired {list(gone)}.", f"expire {names}.")
+    for cookie in gone.values():
+        ensure(cookie["secure"], "expired a cookie without Secure.", "repeat Secure: browsers refuse it otherwise.")
