@@ -1,7 +1,9 @@
 """What a test expects, and the words in which it says what it got instead."""
 
 import json
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -47,6 +49,28 @@ def ensure(condition: object, did: str, should: str) -> None:
     __tracebackhide__ = True
     if not condition:
         raise Wrong(did, should)
+
+
+def ensure_about_as_slow(known: Callable[[], object], unknown: Callable[[], object]) -> None:
+    """Compare the medians of five calls each; raise Wrong if one takes twice as long as the other.
+
+    Machines are noisy, so it measures three times before it says so: a password that is not hashed at all answers
+    twenty times as fast each time.
+    """
+    __tracebackhide__ = True
+    for _ in range(3):
+        seconds: dict[Callable[[], object], list[float]] = {known: [], unknown: []}
+        for call in (known, unknown) * 5:
+            begin = time.perf_counter()
+            call()
+            seconds[call].append(time.perf_counter() - begin)
+        first, second = (statistics.median(seconds[call]) for call in (known, unknown))
+        if first / 2 < second < first * 2:
+            return
+    raise Wrong(
+        f"takes {first * 1000:.1f} ms for a wrong password, but {second * 1000:.1f} ms for an unknown user.",
+        "take about the same time: check the password against a hash that is nobody's.",
+    )
 
 
 def json_of(response: httpx.Response) -> Any:

@@ -27,25 +27,29 @@ class Server:
 
     def wait_until_ready(self) -> "Server":
         """Return once the server takes connections; AssertionError with what it printed if it never does."""
-        host, port = self.url.removeprefix("http://").split(":")
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process
             assert self.process.poll() is None, f"Your app did not start:\n{self.log}"
-            with socket.socket() as probe:
-                probe.settimeout(1)
-                if probe.connect_ex((host, int(port))) == 0:
-                    return self
+            if self.answers():
+                return self
             time.sleep(0.02)
         raise AssertionError(f"Your app did not answer within {START_SECONDS} seconds of its start:\n{self.log}")
 
     def wait_until_stopped(self) -> int:
-        """Return the exit code of a start that fails; AssertionError if the server goes on."""
+        """Return the exit code of a start that fails; AssertionError if the server starts to answer."""
         assert self.process
-        try:
-            return self.process.wait(START_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"Your app started, and should have refused to:\n{self.log}") from None
+        while self.process.poll() is None:
+            assert not self.answers(), f"Your app started, and should have refused to:\n{self.log}"
+            time.sleep(0.02)
+        return self.process.returncode
+
+    def answers(self) -> bool:
+        """Say whether the server takes connections."""
+        host, port = self.url.removeprefix("http://").split(":")
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((host, int(port))) == 0
 
 
 def stop(servers: list[Server]) -> None:
