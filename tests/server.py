@@ -1,6 +1,8 @@
 """Start the app that is judged under uvicorn, in a process of its own, and watch it from outside."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -86,8 +88,9 @@ def launch(app: str, folder: Path, log_file: Path, settings: dict[str, str]) -> 
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port of 127.0.0.1 that nobody uses; not one of those that systems give to outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
