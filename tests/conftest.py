@@ -45,7 +45,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     if call.excinfo and isinstance(call.excinfo.value, Wrong):
         otherwise = " ".join((getattr(item, "function", item).__doc__ or "").split())
-        report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{report.longrepr}"  # type: ignore[attr-defined]
+        traceback = "\n".join(line for line in str(report.longrepr).splitlines() if not line.startswith("E "))  # type: ignore[attr-defined]
+        report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{traceback}"  # type: ignore[attr-defined]
     return report
 
 
@@ -63,16 +64,25 @@ class Browser(Protocol):
     ) -> httpx.Client: ...
 
 
+def key_of(config: pytest.Config, name: str, ours: str) -> str:
+    """Return the key of the judged app: what the tests gave it, or what it says in the environment beside --url."""
+    if not config.getoption("--url"):
+        return ours
+    if name not in os.environ:
+        pytest.exit(f"--url needs the key of that server, to forge with it what it must refuse: set {name}.", 4)
+    return os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def jwt_key(pytestconfig: pytest.Config) -> str:
     """The key that signs the tokens of the judged app."""
-    return os.environ.get("JWT_SECRET_KEY", JWT_KEY) if pytestconfig.getoption("--url") else JWT_KEY
+    return key_of(pytestconfig, "JWT_SECRET_KEY", JWT_KEY)
 
 
 @pytest.fixture(scope="session")
 def session_key(pytestconfig: pytest.Config) -> str:
     """The key that signs the session cookies of the judged app."""
-    return os.environ.get("SESSION_SECRET_KEY", SESSION_KEY) if pytestconfig.getoption("--url") else SESSION_KEY
+    return key_of(pytestconfig, "SESSION_SECRET_KEY", SESSION_KEY)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +115,10 @@ def server(request: pytest.FixtureRequest) -> Server:
     """The judged app, running."""
     url = request.config.getoption("--url")
     if url:
-        return Server(url.rstrip("/"))
+        running = Server(url.rstrip("/"))
+        if not running.answers():
+            pytest.exit(f"Nothing answers at {url}: start the server first.", 4)
+        return running
     start: Launch = request.getfixturevalue("start")
     return start().wait_until_ready()
 

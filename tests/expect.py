@@ -1,6 +1,7 @@
 """What a test expects, and the words in which it says what it got instead."""
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 
 LONGEST = 300
+Header = str | re.Pattern[str] | None
 
 
 class Wrong(AssertionError):
@@ -22,11 +24,13 @@ def expect(
     response: httpx.Response,
     status: int | Sequence[int],
     body: Any = ...,
-    headers: dict[str, str | None] | None = None,
+    headers: dict[str, Header] | None = None,
+    case: str = "",
 ) -> httpx.Response:
     """Compare an answer with the right one; raise Wrong unless they agree, else return it.
 
-    Several statuses: any of them. A body of `...`: any. A header of None: absent; of text: that text is in it.
+    Several statuses: any of them. A body of `...`: any. A header of None: absent; of text: that text is in it; a
+    pattern: it is found. A case says in words what was sent.
     """
     __tracebackhide__ = True
     statuses = (status,) if isinstance(status, int) else status
@@ -38,7 +42,7 @@ def expect(
     )
     if not agrees:
         raise Wrong(
-            f"answered {describe(response, headers)} to {describe_request(response.request)}.",
+            f"answered {describe(response, headers)} to {describe_request(response.request)}{case and f' ({case})'}.",
             f"answer {describe_expected(statuses, body, headers)}.",
         )
     return response
@@ -73,6 +77,14 @@ def ensure_about_as_slow(known: Callable[[], object], unknown: Callable[[], obje
     )
 
 
+def ensure_random(ids: list[str], which: str) -> None:
+    """Raise Wrong unless the ids are long, all different, and alike in no place by more than chance."""
+    __tracebackhide__ = True
+    alike = [sum(a == b for a, b in zip(x, y, strict=False)) for i, x in enumerate(ids) for y in ids[:i]]
+    fine = len(set(ids)) == len(ids) and all(len(one) >= 8 for one in ids) and max(alike) < len(ids[0]) / 2
+    ensure(fine, f"gave {which} the ids {ids}.", "make each at random, anew: secrets.token_urlsafe(16).")
+
+
 def json_of(response: httpx.Response) -> Any:
     """Return the answer's JSON, or its text if it is none."""
     try:
@@ -81,14 +93,14 @@ def json_of(response: httpx.Response) -> Any:
         return response.text
 
 
-def header_agrees(value: str | None, text: str | None) -> bool:
+def header_agrees(value: str | None, right: Header) -> bool:
     """Say whether a header is as expected, upper and lower case alike."""
-    if value is None or text is None:
-        return value is text
-    return text.lower() in value.lower()
+    if value is None or right is None:
+        return value is right
+    return bool(right.search(value)) if isinstance(right, re.Pattern) else right.lower() in value.lower()
 
 
-def describe(response: httpx.Response, headers: dict[str, str | None]) -> str:
+def describe(response: httpx.Response, headers: dict[str, Header]) -> str:
     """Say what came back, in a line."""
     shown = [f"{name}: {response.headers.get(name, '(absent)')}" for name in headers]
     return "; ".join([f"{response.status_code} {short(response.text)}".strip(), *shown])
@@ -106,11 +118,12 @@ def describe_request(request: httpx.Request) -> str:
     return short(" with ".join([f"{request.method} {path}", *sent, *([body] if body else [])]))
 
 
-def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, str | None]) -> str:
+def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, Header]) -> str:
     """Say what should have come back, in a line."""
     some = f"{statuses[0]} to {statuses[-1]}" if isinstance(statuses, range) else " or ".join(map(str, statuses))
     parts = [some + ("" if body is ... else " " + short(dump(body)))]
-    parts += [f"no {name}" if text is None else f"{name}: {text}" for name, text in headers.items()]
+    for name, right in headers.items():
+        parts.append(f"no {name}" if right is None else f"{name}: {getattr(right, 'pattern', right)}")
     return "; ".join(parts)
 
 

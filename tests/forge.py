@@ -9,6 +9,7 @@ import json
 import time
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -64,6 +65,19 @@ def good_claims(aud: str, sub: str = "alice", seconds: int = 900) -> Claims:
     """Return claims of a login that began a moment ago."""
     now = int(time.time()) - 1
     return {"iss": "cafe", "aud": aud, "sub": sub, "iat": now, "exp": now + seconds}
+
+
+RIGHT_CLAIMS = "say iss, aud, sub, iat (now, in seconds) and exp, as agreed."
+
+
+def are_right(claims: Claims, aud: str, seconds: int, sub: str = "alice") -> bool:
+    """Say whether these are the claims of a login of a moment ago; aud may be a list of one, times may be floats."""
+    times = [claims.get("iat"), claims.get("exp")]
+    if not all(isinstance(moment, int | float) for moment in times):
+        return False
+    who = (claims.get("iss"), claims.get("sub")) == ("cafe", sub) and claims.get("aud") in (aud, [aud])
+    when = is_near(times[0], time.time()) and abs(claims["exp"] - claims["iat"] - seconds) < 1
+    return who and when
 
 
 def without(claims: Claims, name: str) -> Claims:
@@ -225,12 +239,33 @@ def signed_at(value: str, key: str) -> float:
     return moment.timestamp()
 
 
+def looks_signed(value: str) -> bool:
+    """Say whether a cookie has the form of Starlette's, whoever signed it."""
+    try:
+        return isinstance(json.loads(b64decode(value.strip('"').split(".")[0], validate=True)), dict)
+    except ValueError:
+        return False
+
+
 def aged(data: Any, seconds: int) -> Any:
-    """Return session data as it was written some seconds ago: numbers within a minute of now are times."""
+    """Return session data as it was written some seconds ago: what is within a minute of now is a time."""
     now = time.time()
-    return replace(
-        data, lambda value: type(value) in (int, float) and abs(value - now) < 60, lambda value: value - seconds
-    )
+    data = replace(data, lambda value: is_near(value, now), lambda value: value - seconds)
+    data = replace(data, lambda value: is_near(value, now * 1000, 60_000), lambda value: value - seconds * 1000)
+    return replace(data, is_recent_text, lambda value: str(datetime.fromisoformat(value) - timedelta(seconds=seconds)))
+
+
+def is_near(value: Any, now: float, distance: float = 60) -> bool:
+    """Say whether this is a number near now."""
+    return type(value) in (int, float) and abs(value - now) < distance
+
+
+def is_recent_text(value: Any) -> bool:
+    """Say whether this is a text in ISO 8601 for a time near now."""
+    try:
+        return abs(datetime.fromisoformat(value).timestamp() - time.time()) < 60
+    except (TypeError, ValueError):
+        return False
 
 
 def replace(data: Any, is_it: Callable[[Any], bool], new: Callable[[Any], Any]) -> Any:

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 START_SECONDS = 30
 SETTINGS = ("JWT_SECRET_KEY", "SESSION_SECRET_KEY", "HTTPS_ONLY", "DENYLIST_URL")
@@ -48,10 +49,12 @@ class Server:
 
     def answers(self) -> bool:
         """Say whether the server takes connections."""
-        host, port = self.url.removeprefix("http://").split(":")
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex((host, int(port))) == 0
+        where = urlsplit(self.url)
+        try:
+            socket.create_connection((where.hostname or "", where.port or 80), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
 
 def stop(servers: list[Server]) -> None:

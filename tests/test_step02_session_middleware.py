@@ -101,12 +101,23 @@ def test_forgetting_tells_the_browser_to_drop_the_cookie(client: httpx.Client) -
     client.post("/visits")
     add(client, "tea", 2)
 
-    answer = expect(client.delete("/session"), 204)
+    answer = expect(client.delete("/session"), 204, headers={"Cache-Control": "no-store"})
 
     cookie = cookies_set(answer).get(SESSION_COOKIE)
     ensure(cookie and seconds_left(cookie) <= 0, f"set {answer.headers.get('Set-Cookie')}.", "expire the cookie.")
     expect(client.get("/visits"), 200, {"visits": 0})
     expect(client.get("/cart"), 200, EMPTY)
+
+
+def test_with_https_only_forgetting_drops_the_cookie_by_its_new_name(https_server: Server, browser: Browser) -> None:
+    """Otherwise the browser keeps it: a cookie is dropped by its name, and __Host- only beside Secure."""
+    client, name = browser(to=https_server), f"__Host-{SESSION_COOKIE}"
+    value = cookies_set(add(client))[name].value
+
+    gone = cookies_set(client.delete("/session", headers={"Cookie": f"{name}={value}"}))
+
+    dropped = name in gone and seconds_left(gone[name]) <= 0 and gone[name]["secure"]
+    ensure(dropped, f"set {[cookie.OutputString() for cookie in gone.values()]}.", f"expire {name}, with Secure.")
 
 
 def test_forgetting_without_a_cookie_is_no_error(client: httpx.Client) -> None:

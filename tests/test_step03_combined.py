@@ -17,15 +17,17 @@ from tests.cart_and_cookie import (
     ELSEWHERE,
     EMPTY,
     ODD_VALUES,
+    PRICES,
     add,
     cart,
     cookies_set,
+    ensure_out_of_reach,
     filled_in,
     seconds_left,
     session_data,
 )
 from tests.conftest import Browser, Launch
-from tests.expect import ensure, ensure_about_as_slow, expect
+from tests.expect import ensure, ensure_about_as_slow, ensure_random, expect
 from tests.server import Server, free_port
 
 STEP = "step03_combined"
@@ -106,20 +108,35 @@ def test_the_token_is_in_the_cookie_and_nowhere_else(client: httpx.Client) -> No
     ensure(not any(token in text for text in elsewhere), f"answered {answer.text}.", "keep the token out of the body.")
 
 
-@pytest.mark.parametrize(("name", "max_age"), [(TOKEN_COOKIE, LOGIN_SECONDS), (SESSION_COOKIE, SESSION_SECONDS)])
-def test_a_login_sets_both_cookies_out_of_reach_for_scripts_and_other_sites(
-    client: httpx.Client, name: str, max_age: int
-) -> None:
+@pytest.mark.parametrize("name", [TOKEN_COOKIE, SESSION_COOKIE])
+def test_a_login_sets_both_cookies_out_of_reach_for_scripts_and_other_sites(client: httpx.Client, name: str) -> None:
     """Otherwise an injected script reads a cookie, or another site's form sends it along."""
-    set_now = cookies_set(client.post("/login", data=ALICE))
+    ensure_out_of_reach(cookies_set(client.post("/login", data=ALICE)), name)
 
-    ensure(name in set_now, f"set the cookies {list(set_now)}.", f"set {name}.")
-    got = {attribute: set_now[name][attribute] for attribute in ("httponly", "samesite", "path", "domain", "secure")}
-    right = {"httponly": True, "samesite": "lax", "path": "/", "domain": "", "secure": ""}
-    got["samesite"] = got["samesite"].lower()
-    ensure(got == right, f"set {name} with {got}.", f"set it with {right}.")
-    seconds = seconds_left(set_now[name])
-    ensure(abs(seconds - max_age) <= 2, f"lets the browser keep {name} for {seconds} s.", f"say {max_age} s.")
+
+def test_the_browser_keeps_the_token_for_no_longer_than_it_lasts(client: httpx.Client) -> None:
+    """Otherwise the browser goes on sending what is worth nothing."""
+    seconds = seconds_left(cookies_set(client.post("/login", data=ALICE))[TOKEN_COOKIE])
+
+    until_closed = seconds == float("inf")
+    did = f"sets a token cookie that the browser keeps for {seconds} s."
+    ensure(until_closed or abs(seconds - LOGIN_SECONDS) <= 2, did, f"say {LOGIN_SECONDS} s, or nothing.")
+
+
+def test_the_fullest_cookies_of_a_login_are_small_enough_for_every_browser(client: httpx.Client) -> None:
+    """Otherwise the browser drops one in silence, and the login with it."""
+    for item in PRICES:
+        for _ in range(11):
+            add(client, item, 9)
+
+    for name, cookie in cookies_set(client.post("/login", data=ALICE)).items():
+        size = len(name) + len(cookie.value)
+        ensure(size <= 4096, f"set a cookie of {size} bytes.", "stay within 4,096, name and value together.")
+
+
+def test_a_login_that_comes_as_json_is_refused(client: httpx.Client) -> None:
+    """Otherwise there are two ways to log in, and one of them is not looked after."""
+    expect(client.post("/login", json=ALICE), 422, {"detail": ANY}, {"Set-Cookie": None})
 
 
 @pytest.mark.parametrize("form", [ALICE | {"password": "sandcastle"}, ALICE | {"username": "mallory"}])
@@ -154,6 +171,8 @@ def test_a_form_of_the_wrong_shape_is_refused_and_not_echoed(client: httpx.Clien
     """Otherwise a mistyped form puts the password into logs, or lets nobody in as somebody."""
     answer = expect(client.post("/login", data=form), (401, 422) if "" in form.values() else 422)
 
+    for missing in {"username", "password"} - set(form):
+        ensure(missing in answer.text, f"did not say that {missing} is missing: {answer.text}", "say where and what.")
     ensure("correct-horse" not in answer.text, f"echoed what came: {answer.text}", "never repeat a value.")
 
 
@@ -181,23 +200,19 @@ def test_the_token_is_signed_and_says_which_login_this_is(client: httpx.Client, 
     token = token_of(log_in(client))
 
     claims = forge.claims_of(token)
-    right = {"iss": "cafe", "aud": claims["aud"], "sub": "alice", "iat": claims["iat"], "exp": claims["iat"] + 3600}
-    ensure(right.items() <= claims.items(), f"issued a token that says {claims}.", "make exp 3,600 s after iat.")
-    ensure(claims["aud"] in ("step03", ["step03"]), f"issued it for {claims['aud']}.", "issue it for step03.")
-    ensure(abs(claims["iat"] - time.time()) < 60, f"says it was issued at {claims['iat']}.", "say now, in seconds.")
+    ensure(forge.are_right(claims, "step03", 3600), f"issued a token that says {claims}.", forge.RIGHT_CLAIMS)
     ensure(forge.header_of(token)["alg"] == "HS256", f"signed {token}.", "sign by HS256.")
-    ensure(forge.is_signed_by(token, jwt_key), f"signed {token}.", "sign with JWT_SECRET_KEY as UTF-8 bytes.")
+    ensure(forge.is_signed_by(token, jwt_key), f"signed {token}.", "sign with JWT_SECRET_KEY, taken as UTF-8 bytes.")
 
 
 def test_each_login_has_a_jti_of_its_own_that_nobody_guesses(browser: Browser) -> None:
     """Otherwise one logout ends all logins, or a guessed jti ends someone else's."""
     jtis = [jti_of(log_in(browser())) for _ in range(4)]
 
-    ensure(len(set(jtis)) == 4, f"gave four logins the jtis {jtis}.", "make a new one at each login.")
-    shared = max(sum(x == y for x, y in zip(a, b, strict=False)) for a in jtis for b in jtis if a != b)
+    ensure_random(jtis, "four logins")
     uuid4 = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?4[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}", re.IGNORECASE)
-    random = all(len(jti) >= 22 and not uuid4.fullmatch(jti) for jti in jtis) and shared < len(jtis[0]) / 2
-    ensure(random, f"gave the jtis {jtis}.", "take 128 random bits or more (uuid4 has 122): secrets.token_urlsafe(16).")
+    enough = all(len(jti) >= 20 and not uuid4.fullmatch(jti) for jti in jtis)
+    ensure(enough, f"gave the jtis {jtis}.", "take 128 random bits or more (uuid4 has 122): secrets.token_urlsafe(16).")
 
 
 @pytest.mark.parametrize("kind", forge.BAD_TOKENS)
@@ -211,7 +226,7 @@ def test_a_token_that_is_not_acceptable_is_refused_beside_its_own_session_data(
 
     # Some servers refuse a header of 12 kilobytes before any app sees it.
     too_long = (400, 431) if len(token) > 8_000 else ()
-    expect(forger.get("/me"), (401, *too_long))
+    expect(forger.get("/me"), (401, *too_long), case=f"a token {kind}")
     if not too_long:
         expect(forger.get("/cart"), 200, EMPTY)
         expect(forger.post("/checkout"), 401)
@@ -317,7 +332,7 @@ def test_a_token_with_the_session_data_of_another_login_is_not_logged_in(
         expect(mixed.get("/me"), 401)
         expect(mixed.get("/cart"), 200, EMPTY)
         expect(mixed.post("/checkout"), 401)
-        expect(mixed.get("/session"), 200, {"claims": None, "data": {}})
+        expect(mixed.get("/session"), 200, {"claims": ANY, "data": {}})
 
 
 def test_a_token_with_the_session_data_of_a_visitor_is_not_logged_in(browser: Browser, client: httpx.Client) -> None:
@@ -396,7 +411,7 @@ def test_an_internal_field_that_cannot_be_used_does_not_cost_the_cart(
     about_the_login = [
         path
         for path, found in forge.places(data)
-        if "tea" not in f"{path} {found}" and found not in (7, jti_of(client))
+        if found != 7 and not re.search(f"tea|{jti_of(client)}", f"{path} {found}")
     ]
 
     for path in about_the_login:
@@ -477,7 +492,21 @@ def test_after_logout_copies_of_both_cookies_are_worth_nothing(browser: Browser,
     expect(browser(copy).get("/me"), 401)
     expect(browser(copy).get("/cart"), 200, EMPTY)
     expect(browser(copy).post("/checkout"), 401)
-    expect(browser(copy).get("/session"), 200, {"claims": None, "data": {}})
+    expect(browser(copy).get("/session"), 200, {"claims": ANY, "data": {}})
+    expect(browser(copy).delete("/cart/tea"), 404)
+    expect(add(browser(copy), "espresso", 1), 200, cart(espresso=1))
+
+
+@pytest.mark.parametrize("left", ["token", "session data", "nothing"])
+def test_logout_drops_the_token_cookie_whatever_came(browser: Browser, client: httpx.Client, left: str) -> None:
+    """Otherwise a browser that lost one cookie keeps the other."""
+    log_in(client)
+    cookies = {"token": pair(client, None), "session data": pair(None, client), "nothing": {}}[left]
+
+    gone = cookies_set(expect(browser(cookies).post("/logout"), 204))
+
+    for name in {TOKEN_COOKIE, *cookies}:
+        ensure(name in gone and seconds_left(gone[name]) <= 0, f"set {list(gone)}.", f"expire {name}.")
 
 
 def test_logout_works_with_or_without_a_login_and_again(client: httpx.Client) -> None:
@@ -576,6 +605,7 @@ def test_another_site_can_neither_log_in_nor_out_nor_order(server: Server, brows
     add(client, "tea", 2)
 
     expect(browser().post("/login", data=ALICE, headers=headers), 403, headers={"Set-Cookie": None})
+    expect(client.post("/login", data=BOB, headers=headers), 403, headers={"Set-Cookie": None})
     expect(client.post("/checkout", headers=headers), 403, headers={"Set-Cookie": None})
     expect(client.post("/logout", headers=headers), 403, headers={"Set-Cookie": None})
     expect(client.get("/me"), 200, IS_ALICE)
@@ -619,7 +649,9 @@ def test_a_request_renews_the_idle_time_and_nothing_else(
 
     set_now = cookies_set(expect(reader.get(path), 200))
 
-    ensure(SESSION_COOKIE in set_now, f"set {list(set_now)} after 230 s.", "renew it after a quarter of 900 s at most.")
+    did = f"set the cookies {list(set_now)} in its answer to GET {path}, 230 s after the last renewal."
+    ensure(SESSION_COOKIE in set_now, did, "renew the session cookie after a quarter of 900 s at most.")
+    ensure_out_of_reach(set_now, SESSION_COOKIE)
     renewed = set_now[SESSION_COOKIE].value
     age = time.time() - forge.signed_at(renewed, session_key)
     ensure(abs(age) < 60, f"set a session cookie that is {age:.0f} s old.", "sign it anew.")
@@ -634,8 +666,9 @@ def test_a_request_renews_the_idle_time_and_nothing_else(
 def test_the_renewed_cookie_is_renewed_in_its_turn(browser: Browser, client: httpx.Client, session_key: str) -> None:
     """Otherwise Alice, who reads all the time, is logged out a quarter of an hour later all the same."""
     reader = browser(aged(log_in(client), session_key, 230))
-    renewed = cookies_set(reader.get("/me"))[SESSION_COOKIE].value
-    data = forge.data_of(renewed, session_key)
+    set_now = cookies_set(reader.get("/me"))
+    ensure(SESSION_COOKIE in set_now, f"set the cookies {list(set_now)} after 230 s.", "renew the session cookie.")
+    data = forge.data_of(set_now[SESSION_COOKIE].value, session_key)
     later = forge.cookie(forge.aged(data, 230), session_key, 230)
 
     answer = browser(pair(client, None) | {SESSION_COOKIE: later}).get("/me")
@@ -683,7 +716,7 @@ def test_one_order_after_the_other_each_has_an_id_of_its_own(client: httpx.Clien
         add(client, "tea", 2)
         ids.append(expect(client.post("/checkout"), 201).json()["order_id"])
 
-    ensure(len(set(ids)) == 3, f"gave three orders the ids {ids}.", "make a new one after each order.")
+    ensure_random(ids, "three orders")
 
 
 def test_a_replayed_pair_of_cookies_orders_nothing(browser: Browser, client: httpx.Client) -> None:
@@ -765,7 +798,7 @@ def servers_without_denylist(start: Launch, silent_redis: str) -> dict[str, Serv
     return {kind: server.wait_until_ready() for kind, server in servers.items()}
 
 
-REQUESTS = [("GET", "/me"), ("GET", "/cart"), ("POST", "/checkout")]
+REQUESTS = [("GET", "/me"), ("GET", "/cart"), ("POST", "/cart"), ("DELETE", "/cart/tea"), ("POST", "/checkout")]
 
 
 @pytest.mark.parametrize("kind", ["refuses", "is silent"])
@@ -776,7 +809,9 @@ def test_nobody_is_let_in_while_the_denylist_cannot_be_asked(
     clients = [browser(alices, servers_without_denylist[kind]) for _ in REQUESTS]
 
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda client, line: client.request(*line, timeout=3), clients, REQUESTS)
+        answers = pool.map(
+            lambda client, line: client.request(*line, json={"item": "tea"}, timeout=3), clients, REQUESTS
+        )
 
     for answer in answers:
         expect(answer, 503, {"detail": ANY}, {"Set-Cookie": None})
@@ -835,10 +870,8 @@ def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(start: L
 
     names = {f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"}
     ensure(set(set_now) == names, f"set {list(set_now)}.", f"set {names}.")
-    for name, cookie in set_now.items():
-        got = {attribute: cookie[attribute] for attribute in ("secure", "path", "domain", "httponly")}
-        right = {"secure": True, "path": "/", "domain": "", "httponly": True}
-        ensure(got == right, f"set {name} with {got}.", f"set it with {right}: browsers refuse the name otherwise.")
+    for name in names:
+        ensure_out_of_reach(set_now, name, secure=True)
     both = {"Cookie": "; ".join(f"{name}={cookie.value}" for name, cookie in set_now.items())}
     expect(browser(to=server).get("/me", headers=both), 200, IS_ALICE)
     expect(browser(to=server).get("/me", headers={"Cookie": both["Cookie"].replace("__Host-", "")}), 401)
