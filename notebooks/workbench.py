@@ -1,0 +1,117 @@
+"""What the three notebooks share: start an app, show an exchange, stop the clock, draw.
+
+Importing it sets the environment that a step reads when it is imported: keys
+that are the same each time, so that the bytes are too, and a denylist of its own.
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import uvicorn
+from IPython.display import display
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # on its first start it would announce itself
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+FOLDER = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+os.environ |= {
+    "JWT_SECRET_KEY": "for the notebooks only, signs tokens",
+    "SESSION_SECRET_KEY": "for the notebooks only, signs session data",
+    "HTTPS_ONLY": "false",
+    "DENYLIST_URL": f"sqlite:///{Path(FOLDER.name, 'denylist.sqlite3').as_posix()}",
+}
+STARTED: dict[str, subprocess.Popen[bytes]] = {}
+COLOURS = ("#a63c00", "#005a9c", "#00694c")  # each reads well on white, for the colour-blind too
+
+
+def start(step: str) -> str:
+    """Start a step under uvicorn, in a process of its own on a free port; return its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    settings = {k: v for k, v in os.environ.items() if k != "WEB_CONCURRENCY" and not k.startswith("UVICORN_")}
+    command = [sys.executable, "-m", "uvicorn", f"{step}.main:app", "--port", str(port), "--log-level", "error"]
+    STARTED[url] = subprocess.Popen(command, cwd=ROOT, env=settings)
+    atexit.register(STARTED[url].terminate)
+    while STARTED[url].poll() is None:
+        try:
+            browser(url).get("/")
+            return url
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    raise SystemExit(f"{step} did not start.")
+
+
+def stop(url: str) -> None:
+    """Stop a step that start() started."""
+    STARTED[url].terminate()
+    STARTED[url].wait()
+
+
+def serve(app: Any) -> str:
+    """Start an app that a notebook has made, in a thread on a free port; return its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def browser(url: str, cookies: Any = None) -> httpx.Client:
+    """Return a client that keeps cookies, as a browser does; it may begin with a copy of another's."""
+    return httpx.Client(base_url=url, cookies=cookies, trust_env=False)
+
+
+def show(answer: httpx.Response, *headers: str, body: bool = True) -> None:
+    """Print what was asked and answered; without the body where that is another one each time."""
+    print(f"{answer.request.method} {answer.request.url.path}  ->  {answer.status_code} {answer.reason_phrase}")
+    for name in headers:
+        print(f"    {name}: {answer.headers.get(name, '(none)')}")
+    if body and answer.content:
+        print(f"    {json.dumps(answer.json())}")
+
+
+def clock(now: float) -> Any:
+    """Stop this process's clock at a time, in seconds since 1970, for the length of a with block."""
+    return patch("time.time", return_value=now)
+
+
+def picture(figure: Figure, words: str) -> None:
+    """Show a figure on white, so that it reads well in dark themes too; its words are for who cannot see it."""
+    png = BytesIO()
+    figure.savefig(png, dpi=120, facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    display({"image/png": png.getvalue(), "text/plain": words}, metadata={"image/png": {"alt": words}}, raw=True)
+
+
+def strip(text: str, *names: str) -> None:
+    """Draw a signed text of three parts, each in a colour of its own, 60 characters to a line."""
+    parts = text.split(".")
+    colours = [colour for part, colour in zip(parts, COLOURS, strict=True) for colour in [colour] * len(part) + ["k"]]
+    places = [(place % 60, place // 60) for place in range(len(text))]
+    rows = places[-1][1] + 1
+    figure = Figure(figsize=(9, 0.3 * rows + 0.5))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 60), ylim=(rows + 1, -0.5))
+    axes.axis("off")
+    axes.barh([y for _, y in places], 1.03, 0.85, [x for x, _ in places], align="center", color=colours[:-1])
+    for letter, (x, y) in zip(text, places, strict=True):
+        axes.text(x + 0.5, y, letter, color="white", family="monospace", size=14, ha="center", va="center_baseline")
+    for place, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
+        axes.text(20 * place, rows + 0.6, name, color=colour, size=14, weight="bold")
+    lengths = ", ".join(f"{name} {len(part)} characters" for name, part in zip(names, parts, strict=True))
+    picture(figure, f"The text in three colours: {lengths}.")
