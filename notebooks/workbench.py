@@ -36,6 +36,7 @@ os.environ |= {
     "DENYLIST_URL": f"sqlite:///{Path(FOLDER.name, 'denylist.sqlite3').as_posix()}",
 }
 STARTED: dict[str, subprocess.Popen[bytes]] = {}
+RANDOM = {"access_token", "order_id"}
 COLOURS = ("#a63c00", "#005a9c", "#00694c")  # each reads well on white, for the colour-blind too
 
 
@@ -78,13 +79,14 @@ def browser(url: str, cookies: Any = None) -> httpx.Client:
     return httpx.Client(base_url=url, cookies=cookies, trust_env=False)
 
 
-def show(answer: httpx.Response, *headers: str, body: bool = True) -> None:
-    """Print what was asked and answered; without the body where that is another one each time."""
+def show(answer: httpx.Response, *headers: str) -> None:
+    """Print what was asked and what was answered; of a value that is random, how long it is."""
     print(f"{answer.request.method} {answer.request.url.path}  ->  {answer.status_code} {answer.reason_phrase}")
     for name in headers:
         print(f"    {name}: {answer.headers.get(name, '(none)')}")
-    if body and answer.content:
-        print(f"    {json.dumps(answer.json())}")
+    if answer.content:
+        body = answer.json()
+        print("   ", json.dumps(body | {name: f"({len(body[name])} characters)" for name in RANDOM & body.keys()}))
 
 
 def clock(now: float) -> Any:
