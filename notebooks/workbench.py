@@ -1,7 +1,7 @@
 """What the three notebooks share: start an app, show an exchange, stop the clock, draw.
 
-Importing it sets the environment that a step reads when it is imported: keys
-that are the same each time, so that the bytes are too, and a denylist of its own.
+A step reads its settings when it is imported. So they are set here: keys that
+are the same each time, so that the bytes are too, and a denylist of its own.
 """
 
 import atexit
@@ -11,10 +11,10 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 from unittest.mock import patch
@@ -28,26 +28,21 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-FOLDER = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-os.environ |= {
-    "JWT_SECRET_KEY": "for the notebooks only, signs tokens",
-    "SESSION_SECRET_KEY": "for the notebooks only, signs session data",
-    "HTTPS_ONLY": "false",
-    "DENYLIST_URL": f"sqlite:///{Path(FOLDER.name, 'denylist.sqlite3').as_posix()}",
-}
+FOLDER = TemporaryDirectory(ignore_cleanup_errors=True)
+os.environ["JWT_SECRET_KEY"] = "for the notebooks only, signs tokens"
+os.environ["SESSION_SECRET_KEY"] = "for the notebooks only, signs session data"
+os.environ["HTTPS_ONLY"] = "false"
+os.environ["DENYLIST_URL"] = f"sqlite:///{FOLDER.name}/denylist.sqlite3"
 STARTED: dict[str, subprocess.Popen[bytes]] = {}
-RANDOM = {"access_token", "order_id"}
-COLOURS = ("#a63c00", "#005a9c", "#00694c")  # each reads well on white, for the colour-blind too
 
 
 def start(step: str) -> str:
     """Start a step under uvicorn, in a process of its own on a free port; return its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    settings = {k: v for k, v in os.environ.items() if k != "WEB_CONCURRENCY" and not k.startswith("UVICORN_")}
-    command = [sys.executable, "-m", "uvicorn", f"{step}.main:app", "--port", str(port), "--log-level", "error"]
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("UVICORN_", "WEB_CONCURRENCY"))}
+    command = [sys.executable, "-m", "uvicorn", f"{step}.main:app", f"--port={port}", "--log-level=error"]
     STARTED[url] = subprocess.Popen(command, cwd=ROOT, env=settings)
     atexit.register(STARTED[url].terminate)
     while STARTED[url].poll() is None:
@@ -80,13 +75,14 @@ def browser(url: str, cookies: Any = None) -> httpx.Client:
 
 
 def show(answer: httpx.Response, *headers: str) -> None:
-    """Print what was asked and what was answered; of a value that is random, how long it is."""
+    """Print what was asked and what was answered; of a random value, only how long it is."""
     print(f"{answer.request.method} {answer.request.url.path}  ->  {answer.status_code} {answer.reason_phrase}")
     for name in headers:
         print(f"    {name}: {answer.headers.get(name, '(none)')}")
     if answer.content:
         body = answer.json()
-        print("   ", json.dumps(body | {name: f"({len(body[name])} characters)" for name in RANDOM & body.keys()}))
+        random = {name: f"({len(body[name])} characters)" for name in ("access_token", "order_id") if name in body}
+        print("   ", json.dumps(body | random))
 
 
 def clock(now: float) -> Any:
@@ -103,17 +99,16 @@ def picture(figure: Figure, words: str) -> None:
 
 def strip(text: str, *names: str) -> None:
     """Draw a signed text of three parts, each in a colour of its own, 60 characters to a line."""
-    parts = text.split(".")
-    colours = [colour for part, colour in zip(parts, COLOURS, strict=True) for colour in [colour] * len(part) + ["k"]]
-    places = [(place % 60, place // 60) for place in range(len(text))]
-    rows = places[-1][1] + 1
+    parts = list(zip(names, text.split("."), ("#a63c00", "#005a9c", "#00694c"), strict=True))
+    colours = [colour for _, part, its_own in parts for colour in [*[its_own] * len(part), "black"]]
+    rows = -(-len(text) // 60)
     figure = Figure(figsize=(9, 0.3 * rows + 0.5))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 60), ylim=(rows + 1, -0.5))
     axes.axis("off")
-    axes.barh([y for _, y in places], 1.03, 0.85, [x for x, _ in places], align="center", color=colours[:-1])
-    for letter, (x, y) in zip(text, places, strict=True):
+    for place, letter in enumerate(text):
+        y, x = divmod(place, 60)
+        axes.barh(y, 1.03, 0.85, x, color=colours[place])
         axes.text(x + 0.5, y, letter, color="white", family="monospace", size=14, ha="center", va="center_baseline")
-    for place, (name, colour) in enumerate(zip(names, COLOURS, strict=True)):
-        axes.text(20 * place, rows + 0.6, name, color=colour, size=14, weight="bold")
-    lengths = ", ".join(f"{name} {len(part)} characters" for name, part in zip(names, parts, strict=True))
-    picture(figure, f"The text in three colours: {lengths}.")
+    for x, (name, _, colour) in zip((0, 20, 40), parts, strict=True):
+        axes.text(x, rows + 0.6, name, color=colour, size=14, weight="bold")
+    picture(figure, "In three colours: " + ", ".join(f"{name} {len(part)} characters" for name, part, _ in parts))
