@@ -1,6 +1,8 @@
 """The notebooks cannot lie: what is stored in them is what their code answers today.
 
-After a change store the new outputs, then read the diff: .venv/bin/python tests/project/test_notebooks.py
+After a change, and after a save in JupyterLab, store them anew and read the diff:
+
+    .venv/bin/python tests/project/test_notebooks.py
 """
 
 import os
@@ -23,6 +25,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+STORE_ANEW = "Saved by an editor? Store it anew: .venv/bin/python tests/project/test_notebooks.py"
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -38,33 +41,34 @@ def run(path: Path) -> Any:
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
     notebook.metadata = METADATA
+    for cell in notebook.cells:
+        cell.metadata = {}
     return notebook
 
 
 def differences(path: Path, stored: Any, fresh: Any) -> Iterator[str]:
     """Say of each cell whose output is another one now: which, what is stored, what came."""
-    for number, (old, new) in enumerate(zip(stored.cells, fresh.cells, strict=True), start=1):
-        if old.cell_type == "code" and what_a_reader_sees(old) != what_a_reader_sees(new):
-            first_line = old.source.partition("\n")[0]
+    for old, new in zip(stored.cells, fresh.cells, strict=True):
+        if what_a_reader_sees(old) != what_a_reader_sees(new):
             yield (
-                f"{path.name}, cell {number} ({first_line})\n"
-                f"stored: {what_a_reader_sees(old)}\nnew:    {what_a_reader_sees(new)}"
+                f"{path.name}, cell [{old.execution_count}], which begins: {old.source.splitlines()[0]}\n"
+                f"stored:\n{what_a_reader_sees(old)}\nnew:\n{what_a_reader_sees(new)}"
             )
 
 
-def what_a_reader_sees(cell: Any) -> list[Any]:
-    """Return what the cell shows; of a picture, which has measured numbers in it, only the words that describe it."""
-    seen: list[Any] = []
-    for output in cell.outputs:
+def what_a_reader_sees(cell: Any) -> str:
+    """Return what the cell shows. Of a picture only its words: it may have measured numbers in it."""
+    lines = []
+    for output in cell.get("outputs", ()):
         if output.output_type == "stream":
-            seen.append((output.name, output.text))
+            lines.append(output.text if output.name == "stdout" else f"{output.name}: {output.text}")
         elif output.output_type == "error":
-            seen.append((output.ename, output.evalue))
+            lines.append(f"{output.ename}: {output.evalue}")
         else:
-            texts = {kind: text for kind, text in output.data.items() if kind.startswith("text/")}
-            pictures = {kind: output.metadata.get(kind) for kind in output.data if kind.startswith("image/")}
-            seen.append(texts | pictures)
-    return seen
+            words = {kind: output.metadata.get(kind) for kind in output.data if kind.startswith("image/")}
+            texts = {kind: text for kind, text in output.data.items() if kind not in words}
+            lines.append(f"{texts | words}")
+    return "\n".join(lines)
 
 
 def test_the_three_notebooks_are_there() -> None:
@@ -102,10 +106,10 @@ def test_the_file_holds_only_what_a_change_of_the_notebook_changes(path: Path) -
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
-    assert notebook.metadata == METADATA
-    assert [cell.metadata for cell in notebook.cells if cell.metadata] == []
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert path.read_text("utf-8") == nbformat.writes(notebook) + "\n"
+    assert notebook.metadata == METADATA, STORE_ANEW
+    assert [cell.metadata for cell in notebook.cells if cell.metadata] == [], STORE_ANEW
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), STORE_ANEW
+    assert path.read_text("utf-8") == nbformat.writes(notebook) + "\n", STORE_ANEW
 
 
 @each_notebook
