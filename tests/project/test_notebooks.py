@@ -119,7 +119,7 @@ def test_every_picture_is_described_in_words(path: Path) -> None:
     pictures = [output for output in outputs if "image/png" in output.data]
 
     assert pictures
-    assert [picture for picture in pictures if not picture.metadata["image/png"].get("alt")] == []
+    assert [picture for picture in pictures if not picture.metadata.get("image/png", {}).get("alt")] == []
 
 
 @each_notebook
