@@ -1,0 +1,114 @@
+"""What the three notebooks share: start an app, show an exchange, stop the clock, draw.
+
+A step reads its settings when it is imported. So they are set here: keys that
+are the same each time, so that the bytes are too, and a denylist of its own.
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+import uvicorn
+from IPython.display import display
+
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # on its first start it would announce itself
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+FOLDER = TemporaryDirectory(ignore_cleanup_errors=True)
+os.environ["JWT_SECRET_KEY"] = "for the notebooks only, signs tokens"
+os.environ["SESSION_SECRET_KEY"] = "for the notebooks only, signs session data"
+os.environ["HTTPS_ONLY"] = "false"
+os.environ["DENYLIST_URL"] = f"sqlite:///{FOLDER.name}/denylist.sqlite3"
+STARTED: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def start(step: str) -> str:
+    """Start a step under uvicorn, in a process of its own on a free port; return its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("UVICORN_", "WEB_CONCURRENCY"))}
+    command = [sys.executable, "-m", "uvicorn", f"{step}.main:app", f"--port={port}", "--log-level=error"]
+    STARTED[url] = subprocess.Popen(command, cwd=ROOT, env=settings)
+    atexit.register(STARTED[url].terminate)
+    while STARTED[url].poll() is None:
+        try:
+            browser(url).get("/")
+            return url
+        except httpx.ConnectError:
+            time.sleep(0.05)
+    raise SystemExit(f"{step} did not start.")
+
+
+def stop(url: str) -> None:
+    """Stop a step that start() started."""
+    STARTED[url].terminate()
+    STARTED[url].wait()
+
+
+def serve(app: Any) -> str:
+    """Start an app that a notebook has made, in a thread on a free port; return its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+def browser(url: str, cookies: Any = None) -> httpx.Client:
+    """Return a client that keeps cookies, as a browser does; it may begin with a copy of another's."""
+    return httpx.Client(base_url=url, cookies=cookies, trust_env=False)
+
+
+def show(answer: httpx.Response, *headers: str) -> None:
+    """Print what was asked and what was answered; of a random value, only how long it is."""
+    print(f"{answer.request.method} {answer.request.url.path}  ->  {answer.status_code} {answer.reason_phrase}")
+    for name in headers:
+        print(f"    {name}: {answer.headers.get(name, '(none)')}")
+    if answer.content:
+        body = answer.json()
+        random = {name: f"({len(body[name])} characters)" for name in ("access_token", "order_id") if name in body}
+        print("   ", json.dumps(body | random))
+
+
+def clock(now: float) -> Any:
+    """Stop this process's clock at a time, in seconds since 1970, for the length of a with block."""
+    return patch("time.time", return_value=now)
+
+
+def picture(figure: Figure, words: str) -> None:
+    """Show a figure on white, so that it reads well in dark themes too; its words are for who cannot see it."""
+    png = BytesIO()
+    figure.savefig(png, dpi=120, facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    display({"image/png": png.getvalue(), "text/plain": words}, metadata={"image/png": {"alt": words}}, raw=True)
+
+
+def strip(text: str, *names: str) -> None:
+    """Draw a signed text of three parts, each in a colour of its own, 60 characters to a line."""
+    parts = list(zip(names, text.split("."), ("#a63c00", "#005a9c", "#00694c"), strict=True))
+    colours = [colour for _, part, its_own in parts for colour in [*[its_own] * len(part), "black"]]
+    rows = -(-len(text) // 60)
+    figure = Figure(figsize=(9, 0.3 * rows + 0.5))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 60), ylim=(rows + 1, -0.5))
+    axes.axis("off")
+    for place, letter in enumerate(text):
+        y, x = divmod(place, 60)
+        axes.barh(y, 1.03, 0.85, x, color=colours[place])
+        axes.text(x + 0.5, y, letter, color="white", family="monospace", size=14, ha="center", va="center_baseline")
+    for x, (name, _, colour) in zip((0, 20, 40), parts, strict=True):
+        axes.text(x, rows + 0.6, name, color=colour, size=14, weight="bold")
+    picture(figure, "In three colours: " + ", ".join(f"{name} {len(part)} characters" for name, part, _ in parts))

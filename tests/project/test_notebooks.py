@@ -1,0 +1,134 @@
+"""The notebooks cannot lie: what is stored in them is what their code answers today.
+
+After a change, and after a save in JupyterLab, store them anew and read the diff:
+
+    .venv/bin/python tests/project/test_notebooks.py
+"""
+
+import os
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not os.environ.get("CI"):  # there, missing is a failure
+    for package in ("nbclient", "ipykernel", "matplotlib"):
+        pytest.importorskip(package, reason=f"{package} is missing: `make .venv/dev` installs it")
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+STORE_ANEW = "Saved by an editor? Store it anew: .venv/bin/python tests/project/test_notebooks.py"
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def run(path: Path) -> Any:
+    """Return the notebook with the outputs of a run from top to bottom in a fresh kernel."""
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook,
+        timeout=60,
+        kernel_name="python3",
+        coalesce_streams=True,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    notebook.metadata = METADATA
+    for cell in notebook.cells:
+        cell.metadata = {}
+    return notebook
+
+
+def differences(path: Path, stored: Any, fresh: Any) -> Iterator[str]:
+    """Say of each cell whose output is another one now: which, what is stored, what came."""
+    for old, new in zip(stored.cells, fresh.cells, strict=True):
+        if what_a_reader_sees(old) != what_a_reader_sees(new):
+            yield (
+                f"{path.name}, cell [{old.execution_count}], which begins: {old.source.splitlines()[0]}\n"
+                f"stored:\n{what_a_reader_sees(old)}\nnew:\n{what_a_reader_sees(new)}"
+            )
+
+
+def what_a_reader_sees(cell: Any) -> str:
+    """Return what the cell shows. Of a picture only its words: it may have measured numbers in it."""
+    lines = []
+    for output in cell.get("outputs", ()):
+        if output.output_type == "stream":
+            lines.append(output.text if output.name == "stdout" else f"{output.name}: {output.text}")
+        elif output.output_type == "error":
+            lines.append(f"{output.ename}: {output.evalue}")
+        else:
+            words = {kind: output.metadata.get(kind) for kind in output.data if kind.startswith("image/")}
+            texts = {kind: text for kind, text in output.data.items() if kind not in words}
+            lines.append(f"{texts | words}")
+    return "\n".join(lines)
+
+
+def test_the_three_notebooks_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["step01_jwt_login", "step02_session_middleware", "step03_combined"]
+
+
+@each_notebook
+def test_every_stored_output_is_what_the_code_answers_today(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # nobody's own settings of IPython
+    stored = nbformat.read(path, as_version=4)
+
+    fresh = run(path)
+
+    assert "\n\n".join(differences(path, stored, fresh)) == ""
+
+
+@each_notebook
+def test_a_changed_output_is_noticed(path: Path) -> None:
+    stored = nbformat.read(path, as_version=4)
+    changed = deepcopy(stored)
+    cell = next(cell for cell in changed.cells if cell.cell_type == "code" and cell.outputs)
+    cell.outputs = [nbformat.v4.new_output("stream", text="another one")]
+
+    found = list(differences(path, stored, changed))
+
+    assert len(found) == 1
+    assert path.name in found[0]
+    assert "another one" in found[0]
+
+
+@each_notebook
+def test_the_file_holds_only_what_a_change_of_the_notebook_changes(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    assert notebook.metadata == METADATA, STORE_ANEW
+    assert [cell.metadata for cell in notebook.cells if cell.metadata] == [], STORE_ANEW
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), STORE_ANEW
+    assert path.read_text("utf-8") == nbformat.writes(notebook) + "\n", STORE_ANEW
+
+
+@each_notebook
+def test_every_picture_is_described_in_words(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+    pictures = [output for output in outputs if "image/png" in output.data]
+
+    assert pictures
+    assert [picture for picture in pictures if not picture.metadata.get("image/png", {}).get("alt")] == []
+
+
+@each_notebook
+def test_every_notebook_can_be_read_in_half_an_hour(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+
+    assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) <= 35
+
+
+if __name__ == "__main__":
+    for path in NOTEBOOKS:
+        nbformat.write(run(path), path)
