@@ -145,8 +145,15 @@ def changed(source: str, diff: str) -> str:
 
 
 @pytest.mark.parametrize("block", blocks_in("diff"), ids=str)
-def test_a_change_fits_the_code_and_runs_there(block: Block) -> None:
-    assert [scene for scene in SCENES if scene.block == block], f"{block}: no console block shows what it does"
+def test_a_change_fits_the_code_and_a_console_block_shows_what_it_does(block: Block) -> None:
+    scenes = [scene for scene in SCENES if scene.block == block]
+
+    assert scenes, f"{block}: no console block before the next heading"
+    compile(changed(original_of(scenes[0]).read_text(encoding="utf-8"), block.text), str(block), "exec")
+
+
+def original_of(scene: Scene) -> Path:
+    return ROOT.joinpath(*scene.app.removesuffix(":app").split(".")).with_suffix(".py")
 
 
 # Commands
@@ -182,14 +189,12 @@ def stage(scene: Scene, scratch: Path, original: bool = False) -> Iterator[int]:
     """Run the app of a scene; give its port."""
     folder = ROOT
     if scene.block and not original:
-        folder = scratch
-        module = Path(*scene.app.removesuffix(":app").split("."))
-        copy = folder / module.with_suffix(".py")
-        text = scene.block.text
+        folder, source, text = scratch, original_of(scene), scene.block.text
+        copy = folder / source.relative_to(ROOT)
         if scene.block.language == "diff":
             leave = shutil.ignore_patterns(".env", "*.sqlite3*", "__pycache__")
-            shutil.copytree(ROOT / module.parent, copy.parent, ignore=leave)
-            text = changed((ROOT / module.with_suffix(".py")).read_text(encoding="utf-8"), text)
+            shutil.copytree(source.parent, copy.parent, ignore=leave)
+            text = changed(source.read_text(encoding="utf-8"), text)
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text, encoding="utf-8")
     with served(scene.app, folder, scratch) as port:
