@@ -335,6 +335,20 @@ def test_powershell_asks_the_same_as_curl(block: Block) -> None:
     assert {name for request in by_powershell for name in request[3]} == {name for r in by_curl for name in r[3]}
 
 
+ELSEWHERE = [
+    b for b in blocks_in("powershell") if b.path.parent.name not in STEPS and b.heading.strip("# ") not in INSTALLS
+]
+
+
+@pytest.mark.parametrize("block", ELSEWHERE, ids=str)
+def test_powershell_runs_the_same_as_sh(block: Block) -> None:
+    *settings, command = block.text.replace(".venv\\Scripts\\", ".venv/bin/").splitlines()
+    settings = [re.sub(r'^\$env:(\w+) = "([^"\s]*)"$', r"\1=\2", line) for line in settings]
+    in_sh = [other.text for other in blocks_in("sh") if (other.path, other.heading) == (block.path, block.heading)]
+
+    assert " ".join([*settings, command]) + "\n" in in_sh
+
+
 Request = tuple[str, str, frozenset[tuple[str, str]], frozenset[str]]
 
 
