@@ -16,16 +16,16 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.server import launch, stop
 
 ROOT = Path(__file__).parents[2]
 READMES = [path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")]) if path.parent.name != "my"]
@@ -160,33 +160,8 @@ def original_of(scene: Scene) -> Path:
 
 
 @contextmanager
-def served(app: str, folder: Path, scratch: Path) -> Iterator[int]:
-    """Run an app from a folder under uvicorn; give its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("UVICORN_", "WEB_CONCURRENCY"))}
-    env |= {"JWT_SECRET_KEY": "j" * 43, "SESSION_SECRET_KEY": "s" * 43, "HTTPS_ONLY": "false"}
-    env |= {"DENYLIST_URL": f"sqlite:///{scratch / 'denylist.sqlite3'}", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(folder), "--port", str(port), app]
-    log = scratch / "log"
-    output = log.open("w")
-    with output, subprocess.Popen(command, cwd=scratch, env=env, stdout=output, stderr=output) as server:
-        try:
-            for _ in range(600):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.05)
-            yield port
-        finally:
-            server.terminate()
-
-
-@contextmanager
-def stage(scene: Scene, scratch: Path, original: bool = False) -> Iterator[int]:
-    """Run the app of a scene; give its port."""
+def stage(scene: Scene, scratch: Path, original: bool = False) -> Iterator[str]:
+    """Run the app of a scene; give its URL."""
     folder = ROOT
     if scene.block and not original:
         folder, source, text = scratch, original_of(scene), scene.block.text
@@ -197,8 +172,13 @@ def stage(scene: Scene, scratch: Path, original: bool = False) -> Iterator[int]:
             text = changed(source.read_text(encoding="utf-8"), text)
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text, encoding="utf-8")
-    with served(scene.app, folder, scratch) as port:
-        yield port
+    settings = {"JWT_SECRET_KEY": "j" * 43, "SESSION_SECRET_KEY": "s" * 43, "PYTHONPATH": str(ROOT)}
+    settings["DENYLIST_URL"] = f"sqlite:///{scratch / 'denylist.sqlite3'}"
+    server = launch(scene.app, folder, scratch / "log", settings)
+    try:
+        yield server.wait_until_ready().url
+    finally:
+        stop([server])
 
 
 def typed(block: Block) -> list[tuple[str, str]]:
@@ -208,11 +188,11 @@ def typed(block: Block) -> list[tuple[str, str]]:
     return [(command, answer) for command, _, answer in (each.partition("\n") for each in commands[1:])]
 
 
-def wrong_answers(scene: Scene, port: int, home: Path) -> list[str]:
+def wrong_answers(scene: Scene, url: str, home: Path) -> list[str]:
     """Type all that a scene types, and return what was answered in another way than it says."""
     lines = [each for block in scene.consoles for each in typed(block)]
     script = "".join(f"{command}\nprintf '\\n=====%s\\n' $?\n" for command, _ in lines)
-    script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(".venv/bin/python", sys.executable)
+    script = script.replace("http://127.0.0.1:8000", url).replace(".venv/bin/python", sys.executable)
     env = os.environ | {"HOME": str(home), "no_proxy": "127.0.0.1", "TMPDIR": str(home)}
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     answers = re.split(r"\n=====(\d+)\n", done.stdout.replace("\r\n", "\n"))
@@ -249,16 +229,16 @@ def shell(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("scene", SCENES, ids=str)
 def test_a_command_answers_what_the_readme_says(scene: Scene, shell: Path, tmp_path: Path) -> None:
-    with stage(scene, tmp_path) as port:
-        problems = wrong_answers(scene, port, shell)
+    with stage(scene, tmp_path) as url:
+        problems = wrong_answers(scene, url, shell)
 
     assert not problems, "\n\n".join(problems)
 
 
 @pytest.mark.parametrize("scene", MISTAKES, ids=str)
 def test_the_step_itself_withstands_the_attack_on_its_broken_copy(scene: Scene, shell: Path, tmp_path: Path) -> None:
-    with stage(scene, tmp_path, original=True) as port:
-        problems = wrong_answers(scene, port, shell)
+    with stage(scene, tmp_path, original=True) as url:
+        problems = wrong_answers(scene, url, shell)
 
     assert problems, f"{scene}: the attack works without the mistake"
 
@@ -303,7 +283,7 @@ def is_known(line: str, block: Block) -> bool:
         case ["python", "-m", "pytest", *arguments]:
             files = [word for word in arguments if word.startswith("tests/")]
             assert all((ROOT / file).exists() for file in files), f"{block}: {line}"
-            return all(option in {"--app", "--url", "-q"} for option in arguments if option.startswith("-"))
+            return all(option in {"--app", "--url", "--denylist-url"} for option in arguments if option.startswith("-"))
         case _:
             return block.heading.strip("# ") in INSTALLS  # test_the_plain_commands_are_those_that_ci_tries
     return False
@@ -406,7 +386,14 @@ def test_every_file_and_test_that_is_named_exists(path: Path) -> None:
     named = re.findall(r"`((?!my/)[\w.-]+/[\w./-]+\.(?:py|md|html|ipynb|yml))(?:::(\w+))?`", prose(path))
 
     assert [file for file, _ in named if not (ROOT / file).exists()] == []
-    assert [test for file, test in named if test and f"def {test}(" not in (ROOT / file).read_text()] == []
+    assert [test for file, test in named if test and test not in names_of_tests(ROOT / file)] == []
+
+
+def names_of_tests(path: Path) -> set[str]:
+    """Return the names of the tests in a file, those included that it takes over from another."""
+    text = path.read_text(encoding="utf-8")
+    taken_over = [ROOT / f"tests/{name}.py" for name in re.findall(r"^from tests\.(\w+) import \*", text, re.MULTILINE)]
+    return set(re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)).union(*map(names_of_tests, taken_over))
 
 
 # The house
