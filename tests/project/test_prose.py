@@ -1,0 +1,440 @@
+"""The README files say what is true: snippets stand in the code, commands answer as shown, links lead somewhere.
+
+How a README is read:
+
+- ```python: stands word for word in the code beside it. After the comment `<!-- not from the code: runs as m:app -->`
+  it is an app of its own.
+- ```console: lines with `$ ` are typed, the lines below are the answer; `...` stands for what varies, alone in a line
+  for any number of lines. All of a file is typed into one shell, against the step of that folder.
+- ```diff: lines to change in a copy. The console blocks up to the next heading run against that copy, in a shell of
+  their own. `@@` separates places. In a chapter a change is a mistake on purpose, and the original must not answer as
+  shown. Elsewhere the comment `<!-- changes FILE -->` names the file, and the copy must pass the
+  tests of its step (`, passes all but TEST`).
+- ```sh: starts or installs something, so it is looked at, not run. So is ```powershell.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.server import launch, stop
+
+ROOT = Path(__file__).parents[2]
+READMES = [path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")]) if path.parent.name != "my"]
+STEPS = sorted(path.parent.name for path in ROOT.glob("step0*/main.py"))
+LANGUAGES = {"python", "console", "diff", "sh", "powershell", "mermaid"}
+
+
+@dataclass
+class Block:
+    """What stands between two fences, and where."""
+
+    path: Path
+    line: int
+    language: str
+    heading: str  # with its number signs
+    note: str  # the HTML comment before it
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line}"
+
+
+@dataclass
+class Scene:
+    """Console blocks that are typed into one shell, and the app that answers: a step, a changed copy, or a snippet."""
+
+    path: Path
+    app: str
+    block: Block | None = None
+    consoles: list[Block] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return str(self.block or self.path.relative_to(ROOT))
+
+
+def blocks_of(path: Path) -> list[Block]:
+    blocks: list[Block] = []
+    heading, note, inside = "", "", None
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if inside:
+            if line == "```":
+                blocks.append(inside)
+                inside, note = None, ""
+            else:
+                inside.text += line + "\n"
+        elif line.startswith("```"):
+            inside = Block(path, number, line.removeprefix("```"), heading, note, "")
+        elif line.startswith("#"):
+            heading = line
+        elif line:
+            note = line if line.startswith("<!--") else ""
+    assert inside is None, f"{inside}: never closed"
+    return blocks
+
+
+def scenes_of(path: Path) -> list[Scene]:
+    folder = path.parent.name
+    default = Scene(path, f"{folder if folder in STEPS else STEPS[0]}.main:app")
+    scenes, here, heading = [default], default, ""
+    for block in blocks_of(path):
+        if block.heading != heading:
+            here, heading = default, block.heading
+        runs = re.search(r"runs as ([\w.:]+)", block.note)
+        if block.language == "diff":
+            changes = re.search(r"changes (\w+)/main.py", block.note)
+            here = Scene(path, f"{changes[1]}.main:app" if changes else default.app, block)
+            scenes.append(here)
+        elif block.language == "python" and runs:
+            here = Scene(path, runs[1], block)
+            scenes.append(here)
+        elif block.language == "console":
+            here.consoles.append(block)
+    return [scene for scene in scenes if scene.consoles]
+
+
+BLOCKS = [block for path in READMES for block in blocks_of(path)]
+SCENES = [scene for path in READMES for scene in scenes_of(path)]
+CHANGES = [scene for scene in SCENES if scene.block and scene.block.language == "diff"]
+MISTAKES = [scene for scene in CHANGES if scene.path.parent.name in STEPS]
+
+
+def blocks_in(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_is_in_a_language_that_is_checked(path: Path) -> None:
+    unknown = [f"{block}: {block.language or 'no language'}" for block in blocks_of(path)]
+    unknown = [line for line in unknown if line.split(": ")[1] not in LANGUAGES]
+
+    assert unknown == []
+
+
+# Snippets
+
+
+@pytest.mark.parametrize("block", blocks_in("python"), ids=str)
+def test_a_snippet_stands_word_for_word_in_the_code(block: Block) -> None:
+    if "not from the code" in block.note:
+        compile(block.text, str(block), "exec")
+        return
+    folder = block.path.parent
+    sources = folder.glob("*.py") if folder.name in STEPS else ROOT.glob("step0*/*.py")
+    texts = ["\n" + source.read_text(encoding="utf-8") for source in sources]
+
+    assert any("\n" + block.text in text for text in texts), f"{block}: not in the code:\n{block.text}"
+
+
+def changed(source: str, diff: str) -> str:
+    """Apply a diff without line numbers; what it takes away must stand there, and once."""
+    for place in re.split(r"^@@.*\n", diff, flags=re.MULTILINE):
+        lines = place.splitlines()
+        assert all(line[0] in "-+ " for line in lines), place
+        old, new = ("\n" + "".join(f"{line[1:]}\n" for line in lines if line[0] in signs) for signs in ("- ", "+ "))
+        assert source.count(old) == 1, f"stands {source.count(old)} times in the code:\n{old}"
+        source = source.replace(old, new)
+    return source
+
+
+@pytest.mark.parametrize("block", blocks_in("diff"), ids=str)
+def test_a_change_fits_the_code_and_a_console_block_shows_what_it_does(block: Block) -> None:
+    scenes = [scene for scene in SCENES if scene.block == block]
+
+    assert scenes, f"{block}: no console block before the next heading"
+    compile(changed(original_of(scenes[0]).read_text(encoding="utf-8"), block.text), str(block), "exec")
+
+
+def original_of(scene: Scene) -> Path:
+    return ROOT.joinpath(*scene.app.removesuffix(":app").split(".")).with_suffix(".py")
+
+
+# Commands
+
+
+def write(block: Block, source: Path, folder: Path) -> None:
+    """Put the app that a block makes into a folder: the source with changes, or the snippet in its place."""
+    copy, text = folder / source.relative_to(ROOT), block.text
+    if block.language == "diff":
+        leave = shutil.ignore_patterns(".env", "*.sqlite3*", "__pycache__")
+        shutil.copytree(source.parent, copy.parent, ignore=leave)
+        text = changed(source.read_text(encoding="utf-8"), text)
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def stage(scene: Scene, scratch: Path, original: bool = False) -> Iterator[str]:
+    """Run the app of a scene; give its URL."""
+    folder = ROOT
+    if scene.block and not original:
+        folder = scratch
+        write(scene.block, original_of(scene), folder)
+    settings = {"JWT_SECRET_KEY": "j" * 43, "SESSION_SECRET_KEY": "s" * 43, "PYTHONPATH": str(ROOT)}
+    settings["DENYLIST_URL"] = f"sqlite:///{scratch / 'denylist.sqlite3'}"
+    server = launch(scene.app, folder, scratch / "log", settings)
+    try:
+        yield server.wait_until_ready().url
+    finally:
+        stop([server])
+
+
+def typed(block: Block) -> list[tuple[str, str]]:
+    """Return each command of a console block, and the answer that stands below it."""
+    commands = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+    assert commands[0] == "", f"{block}: begins with an answer"
+    return [(command, answer) for command, _, answer in (each.partition("\n") for each in commands[1:])]
+
+
+def wrong_answers(scene: Scene, url: str, home: Path) -> list[str]:
+    """Type all that a scene types, and return what was answered in another way than it says."""
+    lines = [each for block in scene.consoles for each in typed(block)]
+    script = "".join(f"{command}\nprintf '\\n=====%s\\n' $?\n" for command, _ in lines)
+    script = script.replace("http://127.0.0.1:8000", url).replace(".venv/bin/python", sys.executable)
+    env = os.environ | {"HOME": str(home), "no_proxy": "127.0.0.1", "TMPDIR": str(home)}
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    answers = re.split(r"\n=====(\d+)\n", done.stdout.replace("\r\n", "\n"))
+    problems = []
+    for (command, expected), got, code in zip(lines, answers[::2], answers[1::2], strict=False):
+        # diff says with 1 that there is something to show
+        right_code = code == "0" or (command.startswith("diff ") and code == "1")
+        if not right_code or not pattern(expected).fullmatch(got.strip("\n") + "\n" if got.strip("\n") else ""):
+            problems.append(f"{scene}:\n$ {command}\nexpected:\n{expected}\ngot (exit {code}):\n{got}\n{done.stderr}")
+    assert len(answers) == 2 * len(lines) + 1, done.stderr
+    return problems
+
+
+def pattern(answer: str) -> re.Pattern[str]:
+    """Return what the answer in a README stands for; `...` is what varies."""
+    lines = [".*?".join(map(re.escape, line.split("..."))) + "\n" for line in answer.splitlines()]
+    return re.compile("".join("(?:.*\n)*?" if line == ".*?\n" else line for line in lines))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Path:
+    """A home folder for a shell, on a machine that has bash and curl."""
+    if sys.platform == "win32":
+        pytest.skip("The console blocks are for bash; the PowerShell blocks stand for them on Windows.")
+    for tool in ("bash", "curl"):
+        if not shutil.which(tool):
+            assert "CI" not in os.environ, f"{tool} is missing"
+            pytest.skip(f"Install {tool}: the commands in the README files need it.")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".curlrc").write_text("silent\nshow-error\n")
+    return home
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_a_command_answers_what_the_readme_says(scene: Scene, shell: Path, tmp_path: Path) -> None:
+    with stage(scene, tmp_path) as url:
+        problems = wrong_answers(scene, url, shell)
+
+    assert not problems, "\n\n".join(problems)
+
+
+@pytest.mark.parametrize("scene", MISTAKES, ids=str)
+def test_the_step_itself_withstands_the_attack_on_its_broken_copy(scene: Scene, shell: Path, tmp_path: Path) -> None:
+    with stage(scene, tmp_path, original=True) as url:
+        problems = wrong_answers(scene, url, shell)
+
+    assert problems, f"{scene}: the attack works without the mistake"
+
+
+@pytest.mark.parametrize("scene", [scene for scene in CHANGES if scene not in MISTAKES], ids=str)
+def test_a_change_that_is_no_mistake_passes_the_tests_of_its_step(scene: Scene, tmp_path: Path) -> None:
+    assert scene.block
+    write(scene.block, original_of(scene), tmp_path)
+    tests = f"{ROOT}/tests/test_{original_of(scene).parent.name}.py"
+    spared = re.findall(r"passes all but (\w+)", scene.block.note) or ["nothing"]
+
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(ROOT), "-c", f"{ROOT}/pyproject.toml", tests]
+    command += ["--app", scene.app, "-k", f"not {spared[0]}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What starts or installs something
+
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+INSTALLS = ("Install and run", "Windows, without make")
+
+
+def test_every_make_target_in_the_prose_exists() -> None:
+    named = [(path.name, target) for path in READMES for target in re.findall(r"\bmake ([a-z0-9]+)[`\n ]", code(path))]
+
+    assert [target for _, target in named if not re.search(rf"^{target}( \w+)*:", MAKEFILE, re.MULTILINE)] == []
+    assert named
+
+
+def code(path: Path) -> str:
+    """Return all that a README shows as code, in blocks or within a line."""
+    text = path.read_text(encoding="utf-8")
+    return "\n".join([*(block.text for block in blocks_of(path)), *re.findall(r"(`[^`\n]+`)", text)])
+
+
+@pytest.mark.parametrize("block", blocks_in("sh"), ids=str)
+def test_a_command_that_starts_something_names_what_exists(block: Block) -> None:
+    for line in block.text.splitlines():
+        assert is_known(line, block), f"{block}: {line}"
+
+
+def is_known(line: str, block: Block) -> bool:
+    words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    match [words[0].removeprefix(".venv/bin/"), *words[1:]]:
+        case ["make", _]:
+            return True  # test_every_make_target_in_the_prose_exists
+        case ["mkdir", "-p", "my"]:
+            return True
+        case ["mkdir", "-p", "my", "&&", "cp", "-R", folder, "my/"]:
+            return folder in STEPS
+        case ["uvicorn", app, *options]:
+            return app_exists(app, block) and options in ([], ["--reload"], ["--reload", "--reload-dir", "my"])
+        case ["python", "-m", "pytest", *arguments]:
+            files = [word for word in arguments if word.startswith("tests/")]
+            assert all((ROOT / file).exists() for file in files), f"{block}: {line}"
+            return all(option in {"--app", "--url", "--denylist-url"} for option in arguments if option.startswith("-"))
+        case _:
+            return block.heading.strip("# ") in INSTALLS  # test_the_plain_commands_are_those_that_ci_tries
+    return False
+
+
+def app_exists(app: str, block: Block) -> bool:
+    made_here = [scene.app for scene in SCENES if scene.path == block.path]
+    return app in made_here or app.removeprefix("my.") in [f"{step}.main:app" for step in STEPS]
+
+
+def test_the_plain_commands_are_those_that_ci_tries() -> None:
+    workflows = [path.read_text(encoding="utf-8") for path in ROOT.glob(".github/workflows/*.yml")]
+    tried = {line.strip().removesuffix(" &") for text in workflows for line in text.splitlines()}
+    blocks = [block for block in BLOCKS if block.heading.strip("# ") in INSTALLS]
+    plain = [line for block in blocks for line in block.text.splitlines() if block.language in ("sh", "powershell")]
+
+    assert len(plain) > 5
+    assert [line for line in plain if line not in tried and not line.startswith("make ")] == []
+
+
+@pytest.mark.parametrize("block", [b for b in blocks_in("powershell") if b.path.parent.name in STEPS], ids=str)
+def test_powershell_asks_the_same_as_curl(block: Block) -> None:
+    consoles = [other for scene in SCENES for other in scene.consoles if other.path == block.path]
+    commands = "\n".join(command for other in consoles if other.heading == block.heading for command, _ in typed(other))
+    by_curl = [curl_request(line) for line in re.findall(r"\bcurl ([^|\n]*)", commands)]
+    by_powershell = [powershell_request(line) for line in block.text.splitlines() if "Invoke-RestMethod" in line]
+
+    assert {request[:2] for request in by_powershell} == {request[:2] for request in by_curl}
+    assert {pair for request in by_powershell for pair in request[2]} == {pair for r in by_curl for pair in r[2]}
+    assert {name for request in by_powershell for name in request[3]} == {name for r in by_curl for name in r[3]}
+
+
+ELSEWHERE = [
+    b for b in blocks_in("powershell") if b.path.parent.name not in STEPS and b.heading.strip("# ") not in INSTALLS
+]
+
+
+@pytest.mark.parametrize("block", ELSEWHERE, ids=str)
+def test_powershell_runs_the_same_as_sh(block: Block) -> None:
+    *settings, command = block.text.replace(".venv\\Scripts\\", ".venv/bin/").splitlines()
+    settings = [re.sub(r'^\$env:(\w+) = "([^"\s]*)"$', r"\1=\2", line) for line in settings]
+    in_sh = [other.text for other in blocks_in("sh") if (other.path, other.heading) == (block.path, block.heading)]
+
+    assert " ".join([*settings, command]) + "\n" in in_sh
+
+
+Request = tuple[str, str, frozenset[tuple[str, str]], frozenset[str]]
+
+
+def curl_request(line: str) -> Request:
+    """Return method, path, fields of the body and names of the headers; cookies are compared by nobody."""
+    path = re.findall(r"127\.0\.0\.1:8000(/\w*(?:/\w+)?)", line)[0]
+    body = "".join(re.findall(r"(?:-d|--data) '([^']*)'", line))
+    method = re.findall(r"-X (\w+)", line) or ["POST" if body else "GET"]
+    fields = re.findall(r'(\w+)=(\w+)|"(\w+)": "?(\w+)', body)
+    headers = re.findall(r"(?:-H|--header) ['\"]([\w-]+):", line)
+    return method[0], path, frozenset((a or c, b or d) for a, b, c, d in fields), frozenset(headers) - {"Content-Type"}
+
+
+def powershell_request(line: str) -> Request:
+    """Return the same of a line of PowerShell."""
+    path = re.findall(r"127\.0\.0\.1:8000(/\w*(?:/\w+)?)", line)[0]
+    method = re.findall(r"-Method (\w+)", line) or ["GET"]
+    body, headers = (re.findall(rf"-{part} (@{{.*?}}|'.*?')", line) for part in ("Body", "Headers"))
+    fields = re.findall(r'"?(\w+)"?(?: =|:) "?(\w+)', "".join(body))
+    names = re.findall(r'"?([\w-]+)"? =', "".join(headers))
+    return method[0].upper(), path, frozenset(fields), frozenset(names)
+
+
+# Links
+
+
+def prose(path: Path) -> str:
+    """Return a README without its blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = prose(path)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+    links = [link for link in links if not re.match(r"[a-z]+:", link)]
+
+    assert [link for link in links if not leads_somewhere(path, link)] == []
+
+
+def leads_somewhere(path: Path, link: str) -> bool:
+    name, _, anchor = link.partition("#")
+    target = (path.parent / name).resolve() if name else path
+    return target.exists() and target.is_relative_to(ROOT) and (not anchor or anchor in anchors(target))
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_and_test_that_is_named_exists(path: Path) -> None:
+    named = re.findall(r"`((?!my/)[\w.-]+/[\w./-]+\.(?:py|md|html|ipynb|yml))(?:::(\w+))?`", prose(path))
+
+    assert [file for file, _ in named if not (ROOT / file).exists()] == []
+    assert [test for file, test in named if test and test not in names_of_tests(ROOT / file)] == []
+
+
+def names_of_tests(path: Path) -> set[str]:
+    """Return the names of the tests in a file, those included that it takes over from another."""
+    text = path.read_text(encoding="utf-8")
+    taken_over = [ROOT / f"tests/{name}.py" for name in re.findall(r"^from tests\.(\w+) import \*", text, re.MULTILINE)]
+    return set(re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)).union(*map(names_of_tests, taken_over))
+
+
+# The house
+
+
+HEADINGS = [
+    "The idea",
+    "Run it",
+    "Try it",
+    "Read the code",
+    "Break it",
+    "What changed since the last step",
+    "Check yourself",
+    "What a real project still needs",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_chapter_has_the_headings_of_every_chapter(step: str) -> None:
+    headings = re.findall(r"^## (.*)$", prose(ROOT / step / "README.md"), flags=re.MULTILINE)
+
+    assert headings == HEADINGS
