@@ -26,6 +26,8 @@ from jose.exceptions import JWSError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
+
 # Settings: a key comes from the environment, else it is made up; none stands in the source
 
 JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
@@ -137,7 +139,7 @@ def check_key(name: str) -> None:
     """Warn of a key that is not set; stop the start if it is short enough to be guessed (RFC 7518 section 3.2)."""
     key = os.environ.get(name)
     if key is None:
-        logging.getLogger("uvicorn.error").warning(
+        log.warning(
             "%s is not set: a random key serves this process only. A restart ends all logins and session data; "
             "with several workers logins fail at random and a logout may not end its login.",
             name,
@@ -167,7 +169,10 @@ async def password_is_right(username: str, password: str) -> bool:
     password_bytes = password.encode(errors="surrogatepass")  # a form in UTF-7 can bring half a character
     loop = asyncio.get_running_loop()
     matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password_bytes)
-    return matches and username in PASSWORD_HASHES
+    known = username in PASSWORD_HASHES
+    # Not what was typed: some people type their password into the wrong field.
+    log.info("Password of %s: %s", username if known else "an unknown user", "right" if known and matches else "wrong")
+    return known and matches
 
 
 def verify_password(password_hash: str, password: bytes) -> bool:
@@ -185,18 +190,19 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": problems}, status_code=422)
 
 
-def no_store(app: ASGIApp) -> ASGIApp:
-    """Keep what is about one person out of every cache (RFC 9111 section 5.2.2.5)."""
+def strict_headers(app: ASGIApp) -> ASGIApp:
+    """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
+    strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_no_store(message: Message) -> None:
+        async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *strict]
             await send(message)
 
-        await app(scope, receive, send_no_store)
+        await app(scope, receive, send_strict)
 
     return answer
 
 
-app.add_middleware(no_store)
+app.add_middleware(strict_headers)

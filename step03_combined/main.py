@@ -5,6 +5,7 @@ cookies now, tied to each other, and a denylist remembers what is over.
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from starlette.middleware.sessions import Session, SessionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .denylist import DenylistUnreachable, open_denylist
+
+log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
 
 # Settings: a key comes from the environment, else it is made up; none stands in the source
 
@@ -134,6 +137,7 @@ async def login(request: Request, response: Response, form: Annotated[OAuth2Pass
     jti = new_id()
     request.session.clear()
     request.session.update(jti=jti, order_id=new_id(), renewed=int(time.time()), cart=cart)
+    log.info("Login %s of %s begins", fingerprint(jti), form.username)
     token = issue_token(form.username, jti)
     response.set_cookie(TOKEN_COOKIE, token, max_age=LOGIN_SECONDS, secure=HTTPS_ONLY, httponly=True, samesite="lax")
     return USERS[form.username]
@@ -305,6 +309,7 @@ async def end_logins(named: set[str]) -> None:
     """Put logins on the denylist: no copy of their cookies is worth anything from now on."""
     for jti in named:
         await denylist.add(f"login:{jti}")
+        log.info("Login %s is over", fingerprint(jti))
 
 
 @app.exception_handler(DenylistUnreachable)
@@ -350,7 +355,7 @@ def check_key(name: str) -> None:
     """Warn of a key that is not set; stop the start if it is short enough to be guessed (RFC 7518 section 3.2)."""
     key = os.environ.get(name)
     if key is None:
-        logging.getLogger("uvicorn.error").warning(
+        log.warning(
             "%s is not set: a random key serves this process only. A restart ends all logins and session data; "
             "with several workers logins fail at random and a logout may not end its login.",
             name,
@@ -378,13 +383,21 @@ COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
 PASSWORD_CHECKS = ThreadPoolExecutor(max_workers=1)
 
 
+def fingerprint(jti: str) -> str:
+    """Return what a log may say of a login: who reads it can tell logins apart, and name none in a request."""
+    return hashlib.sha256(jti.encode()).hexdigest()[:12]
+
+
 async def password_is_right(username: str, password: str) -> bool:
     """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
     password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
     password_bytes = password.encode(errors="surrogatepass")  # a form in UTF-7 can bring half a character
     loop = asyncio.get_running_loop()
     matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password_bytes)
-    return matches and username in PASSWORD_HASHES
+    known = username in PASSWORD_HASHES
+    # Not what was typed: some people type their password into the wrong field.
+    log.info("Password of %s: %s", username if known else "an unknown user", "right" if known and matches else "wrong")
+    return known and matches
 
 
 def verify_password(password_hash: str, password: bytes) -> bool:
@@ -429,18 +442,19 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": problems}, status_code=422)
 
 
-def no_store(app: ASGIApp) -> ASGIApp:
-    """Keep what is about one person out of every cache (RFC 9111 section 5.2.2.5)."""
+def strict_headers(app: ASGIApp) -> ASGIApp:
+    """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
+    strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_no_store(message: Message) -> None:
+        async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *strict]
             await send(message)
 
-        await app(scope, receive, send_no_store)
+        await app(scope, receive, send_strict)
 
     return answer
 
 
-app.add_middleware(no_store)
+app.add_middleware(strict_headers)
