@@ -26,7 +26,7 @@ def use(page: Page, step: str) -> None:
         log_in(page, "alice")
         expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
     page.wait_for_load_state("networkidle")
-    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
 def take(browser: Browser, step: str, url: str) -> None:
