@@ -124,7 +124,7 @@ def change_payload(page: Page, old: str, new: str) -> None:
 # Every page
 
 
-def test_the_shared_parts_are_the_same_to_the_letter_and_the_files_short() -> None:
+def test_the_shared_parts_are_the_same_to_the_letter() -> None:
     """Otherwise a learner who compares two pages sees noise instead of the lesson."""
     sources = [(ROOT / step / "page.html").read_text(encoding="utf-8") for step in STEPS]
     marks = {
@@ -137,6 +137,15 @@ def test_the_shared_parts_are_the_same_to_the_letter_and_the_files_short() -> No
         parts = [re.findall(rf"The same {mark}: begin.*?The same {mark}: end", page, re.DOTALL) for page in pages]
         assert parts[0]
         assert all(part == parts[0] for part in parts), mark
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_id_names_one_place(step: str) -> None:
+    """Otherwise a text lands where it does not belong, or a label speaks of something else."""
+    ids = re.findall(r' id="([^"]+)"', (ROOT / step / "page.html").read_text(encoding="utf-8"))
+
+    assert ids
+    assert sorted(ids) == sorted(set(ids))
 
 
 @pytest.mark.parametrize("step", STEPS)
