@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
@@ -157,9 +157,12 @@ def show_cart(cart: dict[str, int]) -> Cart:
 
 
 @app.get("/", include_in_schema=False)
-async def page() -> FileResponse:
-    """Show the step's web page."""
-    return FileResponse(Path(__file__).with_name("page.html"))
+async def page() -> HTMLResponse:
+    """Show the step's web page. Script in it runs only with this answer's nonce (Content Security Policy Level 3)."""
+    nonce = secrets.token_urlsafe(16)
+    policy = f"default-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+    html = Path(__file__).with_name("page.html").read_text("utf-8").replace("NONCE", nonce)
+    return HTMLResponse(html, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
 
 
 # Not this step's idea, but unsafe to copy without it

@@ -1,0 +1,666 @@
+"""The three pages, in a real Chromium, as a person uses them; and FastAPI's own page of step 1."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
+
+from tests.project.browser import STEPS, chromium, log_in, press, start, start_again
+from tests.project.conftest import ROOT
+from tests.server import Server, stop
+
+STEP1, STEP2, STEP3 = STEPS
+SIZES = {"phone": (360, 740), "wide": (1440, 900)}
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    started = {step: start(step, tmp_path_factory.mktemp(step)) for step in STEPS}
+    yield {step: server.wait_until_ready() for step, server in started.items()}
+    stop(list(started.values()))
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a step for one test alone."""
+    started: list[Server] = []
+
+    def start_one(step: str | Server, **settings: str) -> Server:
+        new = start(step, tmp_path, **settings) if isinstance(step, str) else start_again(step, **settings)
+        started.append(new)
+        return new.wait_until_ready()
+
+    yield start_one
+    stop(started)
+
+
+@pytest.fixture
+def open_page(browser: Browser, servers: dict[str, Server]) -> Iterator[Open]:
+    """Open a step's page in a browser of its own: nobody else's cookies. Whatever it may not do fails the test."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_one(step: str | Server, size: str = "wide", scheme: str = "light", **cookies: str) -> Page:
+        url = servers[step].url if isinstance(step, str) else step.url
+        width, height = SIZES[size]
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            has_touch=size == "phone",
+            color_scheme="dark" if scheme == "dark" else "light",
+            reduced_motion="reduce",
+            base_url=url,
+        )
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+
+        def notice_message(message: ConsoleMessage) -> None:
+            # Chromium itself reports each answer of 400 and more, and each request without an answer.
+            if not message.text.startswith("Failed to load resource"):
+                complaints.append(f"console: {message.text}")
+
+        def notice_request(request: Request) -> None:
+            if not request.url.startswith((f"{url}/", "data:")):
+                complaints.append(f"request to another origin: {request.url}")
+
+        page.on("console", notice_message)
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("request", notice_request)
+        page.goto("/")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def cookies(page: Page) -> dict[str, dict[str, Any]]:
+    """Return the cookies as the browser has stored them, by name; no script sees them so."""
+    return {str(cookie["name"]): dict(cookie) for cookie in page.context.cookies()}
+
+
+def cookie_header(page: Page) -> str:
+    """Return the Cookie header as a person would copy it from the browser's tools."""
+    return "; ".join(f"{name}={cookie['value']}" for name, cookie in cookies(page).items())
+
+
+def add(page: Page, item: str) -> None:
+    """Press Add beside one item of the menu."""
+    page.locator("#menu li", has_text=item).get_by_role("button", name="Add").click()
+
+
+def answer_instead(page: Page, path: str, answer: object, status: int) -> None:
+    """Answer in the server's place."""
+    page.route(f"**{path}", lambda route: route.fulfill(status=status, json=answer))
+
+
+def log_out(page: Page) -> None:
+    press(page, "Log out")
+
+
+def change_payload(page: Page, old: str, new: str) -> None:
+    """Type over a part of the payload, and send."""
+    field = page.get_by_label("Payload")
+    field.fill(field.input_value().replace(old, new))
+    press(page, "Send")
+
+
+# Every page
+
+
+def test_the_shared_parts_are_the_same_to_the_letter() -> None:
+    """Otherwise a learner who compares two pages sees noise instead of the lesson."""
+    sources = [(ROOT / step / "page.html").read_text(encoding="utf-8") for step in STEPS]
+    marks = {
+        "in all three pages": sources,
+        "in steps 1 and 3": [sources[0], sources[2]],
+        "in steps 2 and 3": sources[1:],
+    }
+
+    for mark, pages in marks.items():
+        parts = [re.findall(rf"The same {mark}: begin.*?The same {mark}: end", page, re.DOTALL) for page in pages]
+        assert parts[0]
+        assert all(part == parts[0] for part in parts), mark
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_id_names_one_place(step: str) -> None:
+    """Otherwise a text lands where it does not belong, or a label speaks of something else."""
+    ids = re.findall(r' id="([^"]+)"', (ROOT / step / "page.html").read_text(encoding="utf-8"))
+
+    assert ids
+    assert sorted(ids) == sorted(set(ids))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_only_script_with_the_nonce_of_this_answer_runs(
+    step: str, browser: Browser, servers: dict[str, Server]
+) -> None:
+    """Otherwise whoever smuggles a word into the page acts as its user."""
+    hostile = """<script>document.title = "hacked"</script><img src="/nothing" onerror="document.title = 'hacked'">
+                 <script src="/hostile.js"></script><script nonce="NONCE">document.title = "hacked"</script>"""
+
+    def smuggle(policy: bool) -> str:
+        page = browser.new_page()
+
+        def answer(route: Route) -> None:
+            real = route.fetch()
+            headers = {} if policy else {"content-security-policy": ""}
+            body = real.text().replace("</body>", f"{hostile}</body>")
+            route.fulfill(response=real, body=body, headers=real.headers | headers)
+
+        page.route(
+            "**/hostile.js",
+            lambda route: route.fulfill(body="document.title = 'hacked'", content_type="text/javascript"),
+        )
+        page.route(f"{servers[step].url}/", answer)
+        page.goto(servers[step].url, wait_until="networkidle")
+        title = page.title()
+        page.close()
+        return title
+
+    assert smuggle(policy=False) == "hacked"
+    assert smuggle(policy=True) != "hacked"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_policy_allows_the_page_its_own_origin_and_nothing_else(step: str, servers: dict[str, Server]) -> None:
+    answers = [urlopen(servers[step].url) for _ in range(2)]
+    policies = [answer.headers["Content-Security-Policy"] for answer in answers]
+    nonces = [re.findall(r"'nonce-([\w-]{22,})'", policy) for policy in policies]
+
+    assert policies[0].replace(nonces[0][0], "x") == (
+        "default-src 'nonce-x'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    assert nonces[0] != nonces[1]
+    assert all(f'nonce="{nonce}"'.encode() in answer.read() for answer, [nonce] in zip(answers, nonces, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("step", STEPS)
+def test_the_page_fits_and_everybody_can_use_it(step: str, size: str, scheme: str, open_page: Open) -> None:
+    """Checked by axe at the start, and with as much on the page as there can be."""
+    page = open_page(step, size, scheme)
+    check_view(page)
+
+    if step != STEP1:
+        add(page, "tea")
+        expect(page.get_by_text("1 × tea")).to_be_visible()
+    if step != STEP2:
+        log_in(page, "alice", "wrong")
+        expect(page.get_by_text("Incorrect username or password.")).to_be_visible()
+        log_in(page, "alice")
+        expect(page.get_by_text("Alice Liddell").first).to_be_visible()
+    page.locator("textarea").last.fill("eyJh.bGci.nonsense")
+    press(page, "Send")
+    expect(page.locator("#send-error")).not_to_be_empty()
+    check_view(page)
+
+
+def check_view(page: Page) -> None:
+    """Fail on what axe finds, and on a page that is wider than the screen."""
+    found = Axe().run(page, options={"rules": {"target-size": {"enabled": True}}})
+
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+def test_the_keyboard_alone_is_enough_and_shows_where_it_is(open_page: Open) -> None:
+    page = open_page(STEP3)
+    expect(page.get_by_text("espresso, 2.50")).to_be_visible()
+
+    for text in ("alice", "wonderland"):
+        page.keyboard.press("Tab")
+        while page.evaluate("document.activeElement.localName") != "input":
+            page.keyboard.press("Tab")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Alice Liddell").first).to_be_visible()
+    while page.evaluate("document.activeElement.ariaLabel") != "Add tea":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+
+    expect(page.get_by_text("1 × tea")).to_be_visible()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whatever_the_server_says_is_shown_as_text(step: str, open_page: Open) -> None:
+    """Otherwise a name, a token or an item of the menu brings its own script along."""
+    hostile = "<img src=x>"
+    claims = {"sub": hostile, "jti": hostile, "iat": 0, "exp": 4_000_000_000}
+    part = base64.b64encode(json.dumps({"cart": hostile, **claims}).encode()).decode().rstrip("=")
+    answers: dict[str, Any] = {
+        "/login": {"access_token": f"{part}.{part}.{hostile}", "username": hostile, "full_name": hostile},
+        "/me": {"username": hostile, "full_name": hostile},
+        "/menu": [{"item": hostile, "price_cents": 1}],
+        "/session": {
+            "claims": claims,
+            "data": {hostile: hostile, "renewed": 1, "cart": {hostile: 1}},
+            "cookie": f"{part}.{hostile}.x",
+        },
+        "/visits": {"detail": hostile},
+    }
+    page = open_page(step)
+    for path, answer in answers.items():
+        answer_instead(page, path, answer, status=409 if path == "/visits" else 200)
+    page.reload()
+    if step == STEP2:
+        press(page, "Count a visit")
+    else:
+        log_in(page, "alice")
+        press(page, "Who am I?")
+
+    places = {
+        STEP1: ["#strip", "#claims", "#name", "#log"],
+        STEP2: ["#menu", "#cart", "#strip", "#notes", "#do-error", "#log"],
+        STEP3: ["#menu", "#cart", "#claims", "#data", "#who", "#login-note", "#log"],
+    }
+    for place in places[step]:
+        expect(page.locator(place)).to_contain_text(hostile)
+    assert page.locator("img").count() == 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_page_says_that_the_server_is_away_and_goes_on_when_it_is_back(
+    step: str, open_page: Open, own_server: Callable[..., Server]
+) -> None:
+    server = own_server(step)
+    page = open_page(server)
+    if step == STEP2:
+        press(page, "Count a visit")
+        expect(page.locator("#visits")).to_have_text("1")
+    else:
+        log_in(page, "alice")
+        expect(page.get_by_text("Alice Liddell").first).to_be_visible()
+
+    stop([server])
+    press(page, "Count a visit" if step == STEP2 else "Who am I?")
+    expect(page.get_by_role("alert").filter(has_text="The server does not answer. Start it again")).to_be_visible()
+    own_server(server, JWT_SECRET_KEY="a-new-key" * 4, SESSION_SECRET_KEY="another-new-key" * 4)
+
+    expect(page.get_by_text("The server does not answer")).to_have_count(0)
+    lost = {
+        STEP1: "The server refuses this token now",
+        STEP2: "The server got this cookie and did not believe it",
+        STEP3: "The login is over",
+    }
+    expect(page.get_by_text(lost[step])).to_be_visible()
+
+
+@pytest.mark.parametrize("step", [STEP1, STEP3])
+def test_the_log_shows_what_travels_but_no_password(step: str, open_page: Open) -> None:
+    page = open_page(step)
+    log_in(page, "alice")
+    entry = page.get_by_role("log").get_by_role("listitem").filter(has_text="POST /login")
+
+    expect(entry).to_contain_text("200")
+    expect(entry).to_contain_text("username=alice password=•••")
+    assert "wonderland" not in page.get_by_role("log").inner_text()
+    assert page.url.endswith("/")
+
+
+# Step 1
+
+
+def test_step_1_shows_the_token_in_three_parts_and_how_long_it_lasts(open_page: Open) -> None:
+    page = open_page(STEP1, "phone")
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+
+    token = page.get_by_label("Token", exact=True).input_value()
+    header, payload, signature = (page.locator(f"#strip .{part}").inner_text() for part in ("first", "second", "third"))
+    assert token == f"{header}.{payload}.{signature}"
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    for name, value in claims.items():
+        expect(page.locator("#claims")).to_contain_text(f"{name}{value}")
+    expect(page.locator("#header")).to_have_text('{"alg":"HS256","typ":"JWT"}')
+    page.clock.set_fixed_time(claims["iat"] + 60)
+    expect(page.locator("#left")).to_have_text("14:00 left")
+    page.clock.set_fixed_time(claims["exp"])
+    expect(page.locator("#left")).to_have_text("Expired.")
+
+
+def test_step_1_refuses_an_edited_payload_and_believes_the_old_one(open_page: Open) -> None:
+    page = open_page(STEP1)
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+
+    change_payload(page, "alice", "bob")
+    expect(page.get_by_text("Refused (401). The signature does not fit")).to_be_visible()
+    expect(page.get_by_role("log")).to_contain_text('WWW-Authenticate: Bearer error="invalid_token"')
+    change_payload(page, "bob", "alice")
+    expect(page.get_by_text("Accepted: the server takes you for Alice Liddell.")).to_be_visible()
+
+
+def test_step_1_still_believes_a_copy_in_another_window_after_log_out(open_page: Open) -> None:
+    page, thief = open_page(STEP1), open_page(STEP1, "phone")
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    token = page.get_by_label("Token", exact=True).input_value()
+    log_out(page)
+    expect(page.get_by_text("The server was not even asked")).to_be_visible()
+
+    thief.get_by_label("Token", exact=True).fill(token)
+    press(thief, "Send")
+
+    expect(thief.get_by_text("Accepted: the server takes you for Alice Liddell.")).to_be_visible()
+    assert '"sub":"alice"' in thief.get_by_label("Payload").input_value()
+
+
+def test_step_1_loses_the_token_at_a_reload_and_says_why(open_page: Open) -> None:
+    page = open_page(STEP1)
+    expect(page.get_by_text("Nothing. No token, no cookie.")).to_be_visible()
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    expect(page.get_by_text("Nothing. No token, no cookie.")).to_be_hidden()
+
+    page.reload()
+
+    expect(page.get_by_text("Nothing. You reloaded, and the token was only in a variable")).to_be_visible()
+    assert cookies(page) == {}
+    assert page.evaluate("JSON.stringify({...localStorage})") == "{}"
+
+
+@pytest.mark.parametrize("token", ["two words", "gärbage", "x", "a.b.c", "." * 20_000])
+def test_step_1_answers_any_pasted_token_in_words(token: str, open_page: Open) -> None:
+    page = open_page(STEP1)
+    page.get_by_label("Token", exact=True).fill(token)
+    press(page, "Send")
+
+    expect(page.locator("#send-error")).to_have_text(re.compile("Refused|A token has no spaces"))
+
+
+def test_step_1_logs_in_through_the_api_s_own_page(browser: Browser, servers: dict[str, Server]) -> None:
+    """Swagger UI's files come from a package: FastAPI's page would fetch them from a CDN."""
+    spec = find_spec("fastapi_offline")
+    assert spec
+    assert spec.origin
+    files = Path(spec.origin).with_name("static")
+    page = browser.new_page()
+    fetched: list[str] = []
+
+    def serve(route: Route) -> None:
+        fetched.append(route.request.url)
+        route.fulfill(path=files / Path(route.request.url).name)
+
+    page.route(re.compile(r"^https://"), serve)
+    page.goto(f"{servers[STEP1].url}/docs")
+    page.get_by_role("button", name="Authorize").click()
+    page.get_by_label("username").fill("alice")
+    page.get_by_label("password").fill("wonderland")
+    page.get_by_role("button", name="Apply given OAuth2 credentials").click()
+    page.get_by_role("button", name="Close").click()
+    page.locator("#operations-default-me_me_get").get_by_role("button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+
+    expect(page.locator(".live-responses-table")).to_contain_text('"full_name": "Alice Liddell"')
+    assert {Path(url).name for url in fetched} <= {"swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"}
+    page.close()
+
+
+# Step 2
+
+
+def test_step_2_takes_the_cookie_apart_that_the_browser_holds(open_page: Open) -> None:
+    page = open_page(STEP2, "phone")
+    expect(page.get_by_text("Nothing. No cookie is set until")).to_be_visible()
+    assert cookies(page) == {}
+
+    press(page, "Count a visit")
+    add(page, "tea")
+    expect(page.get_by_text("1 × tea, 3.00")).to_be_visible()
+
+    cookie = cookies(page)["step02_session"]
+    assert page.locator("#strip").inner_text() == cookie["value"]
+    assert json.loads(page.locator("#notes").inner_text()) == {"visits": 1, "cart": {"tea": 1}}
+    expect(page.locator("#size")).to_have_text(str(len(cookie["value"])))
+    expect(page.locator("#written")).to_contain_text(re.compile(r"\d\d/\d\d/20\d\d"))
+    expect(page.locator("#readable")).to_have_text("(empty)")
+
+
+def test_step_2_believes_an_old_copy_after_forget_me_but_no_edited_one(open_page: Open) -> None:
+    page = open_page(STEP2)
+    press(page, "Count a visit")
+    expect(page.locator("#visits")).to_have_text("1")
+    press(page, "Send")
+    expect(page.get_by_text("no script writes over it. Press Forget me first.")).to_be_visible()
+
+    press(page, "Forget me")
+    expect(page.get_by_text("The browser was told to drop the cookie")).to_be_visible()
+    expect(page.locator("#visits")).to_have_text("0")
+    assert cookies(page) == {}
+    press(page, "Send")
+    expect(page.get_by_text("Accepted, whoever sends it.")).to_be_visible()
+    expect(page.locator("#visits")).to_have_text("1")
+
+    change_payload(page, "1", "1000")
+    expect(page.get_by_text("Not believed: the signature does not fit.")).to_be_visible()
+    expect(page.get_by_text("The server got this cookie and did not believe it")).to_be_visible()
+    expect(page.locator("#visits")).to_have_text("0")
+
+
+@pytest.mark.parametrize("step", [STEP2, STEP3])
+def test_the_cart_outlives_a_reload_and_empties(step: str, open_page: Open) -> None:
+    page = open_page(step)
+    add(page, "tea")
+    add(page, "tea")
+    add(page, "sandwich")
+    expect(page.get_by_text("Total: 13.50")).to_be_visible()
+
+    page.reload()
+    expect(page.get_by_text("Total: 13.50")).to_be_visible()
+    page.get_by_role("button", name="Remove tea").click()
+    expect(page.get_by_text("Total: 7.50")).to_be_visible()
+    page.get_by_role("button", name="Remove sandwich").click()
+
+    expect(page.locator("#total")).to_have_text("Empty.")
+    expect(page.get_by_text("did not believe it")).to_be_hidden()
+
+
+@pytest.mark.parametrize("step", [STEP2, STEP3])
+def test_no_script_reads_or_overwrites_an_http_only_cookie(step: str, open_page: Open) -> None:
+    """What the pages say about their cookies is so in a real browser."""
+    page = open_page(step)
+    add(page, "tea")
+    expect(page.get_by_text("1 × tea")).to_be_visible()
+    before = cookies(page)
+    (name,) = before
+
+    page.evaluate(f"document.cookie = '{name}=mine; Path=/'")
+
+    assert page.evaluate("document.cookie") == ""
+    assert cookies(page) == before
+
+
+# Step 3
+
+
+def test_step_3_keeps_the_visitor_s_cart_at_login_and_ties_both_cookies(open_page: Open) -> None:
+    page = open_page(STEP3, "phone")
+    add(page, "tea")
+    expect(page.get_by_text("1 × tea, 3.00")).to_be_visible()
+    expect(page.get_by_text("Not logged in.")).to_be_visible()
+    expect(page.locator("#tie")).to_be_hidden()
+
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    expect(page.get_by_text("1 × tea, 3.00")).to_be_visible()
+    expect(page.locator("#tie")).to_be_visible()
+    assert page.locator("#claims .jti code").inner_text() == page.locator("#data .jti code").inner_text()
+    page.reload()
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    expect(page.get_by_text("1 × tea, 3.00")).to_be_visible()
+
+
+def test_step_3_orders_once_and_shows_the_used_up_order_id(open_page: Open) -> None:
+    page = open_page(STEP3)
+    add(page, "tea")
+    press(page, "Check out")
+    expect(page.locator("#do-error")).to_have_text("Not logged in.")
+    log_in(page, "alice")
+    order_id = page.locator("#data .order_id code")
+    expect(order_id).to_be_visible()
+    used = order_id.inner_text()
+
+    press(page, "Check out")
+    expect(page.get_by_text("Ordered for 3.00.")).to_be_visible()
+    expect(page.locator("#denylist")).to_contain_text(f"order:{used}")
+    expect(order_id).not_to_have_text(used)
+    press(page, "Check out")
+    expect(page.locator("#do-error")).to_have_text("The cart is empty.")
+
+
+def test_step_3_leaves_bob_nothing_of_alice_s(open_page: Open) -> None:
+    page = open_page(STEP3)
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    add(page, "sandwich")
+    expect(page.get_by_text("1 × sandwich")).to_be_visible()
+
+    log_in(page, "bob")
+
+    expect(page.get_by_text("Logged in: Bob Stone")).to_be_visible()
+    expect(page.get_by_text("The login of alice was ended first")).to_be_visible()
+    expect(page.locator("#total")).to_have_text("Empty.")
+    expect(page.get_by_text("1 × sandwich")).to_be_hidden()
+
+
+def test_step_3_keeps_two_browsers_apart(open_page: Open) -> None:
+    alice, bob = open_page(STEP3), open_page(STEP3, "phone")
+    log_in(alice, "alice")
+    log_in(bob, "bob")
+    add(alice, "tea")
+    add(bob, "croissant")
+
+    for page, name, item in ((alice, "Alice Liddell", "tea"), (bob, "Bob Stone", "croissant")):
+        expect(page.get_by_text(f"1 × {item}")).to_be_visible()
+        page.reload()
+        expect(page.get_by_text(f"Logged in: {name}")).to_be_visible()
+        expect(page.locator("#cart li")).to_have_count(1)
+        expect(page.locator("#cart li")).to_contain_text(f"1 × {item}")
+
+
+def test_step_3_gives_a_thief_an_end_at_log_out(open_page: Open) -> None:
+    page, thief = open_page(STEP3), open_page(STEP3, "phone")
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    copies = cookie_header(page)
+    thief.get_by_label("Cookie header").fill(copies)
+    press(thief, "Send")
+    expect(thief.get_by_text("You are Alice Liddell now, without a password.")).to_be_visible()
+
+    log_out(page)
+    expect(page.get_by_text("Logged out. This browser dropped both cookies")).to_be_visible()
+    assert cookies(page) == {}
+    page.get_by_label("Cookie header").fill(f"Cookie: {copies}")
+    press(page, "Send")
+    expect(page.get_by_text("Refused (401). That login is over")).to_be_visible()
+    press(thief, "Who am I?")
+
+    expect(thief.get_by_role("log")).to_contain_text("Not logged in")
+    expect(thief.get_by_text("The login is over")).to_be_visible()
+    assert cookies(page) == {}
+
+
+def test_step_3_says_why_the_thief_cannot_use_a_window_that_has_cookies(open_page: Open) -> None:
+    page = open_page(STEP3)
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    before = cookies(page)
+
+    page.get_by_label("Cookie header").fill("step03_token=x; step03_session=y")
+    press(page, "Send")
+    expect(page.get_by_text("The browser holds a cookie of its own, which is HttpOnly")).to_be_visible()
+    page.get_by_label("Cookie header").fill("theme=dark")
+    press(page, "Send")
+    expect(page.get_by_text("That should read: step03_token=")).to_be_visible()
+
+    assert cookies(page) == before
+
+
+def test_step_3_counts_the_idle_time_from_what_it_knows(open_page: Open) -> None:
+    """At least this long: from `renewed`, or from a change of the cart that this page made later."""
+    page = open_page(STEP3)
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    login = page.evaluate("claims.iat")
+    page.clock.set_fixed_time(login + 200)  # the server's own clock goes on as it did
+    page.reload()
+    expect(page.locator("#idle-left")).to_have_text("11:40")
+    expect(page.locator("#exp-left")).to_have_text("56:40")
+
+    add(page, "tea")
+
+    expect(page.locator("#idle-left")).to_have_text("15:00")
+    expect(page.locator("#exp-left")).to_have_text("56:40")
+
+
+def test_step_3_says_that_nobody_is_let_in_without_the_denylist(
+    open_page: Open, own_server: Callable[..., Server]
+) -> None:
+    page = open_page(own_server(STEP3, DENYLIST_URL="redis://127.0.0.1:1/0"))
+    log_in(page, "alice")
+    expect(page.locator("#holds-error")).to_have_text("The denylist is out of reach, try again soon.")
+
+    log_out(page)
+
+    expect(page.locator("#login-error")).to_have_text("The denylist is out of reach, try again soon.")
+    assert set(cookies(page)) == {"step03_token", "step03_session"}
+
+
+@pytest.mark.parametrize("https_only", ["false", "true"])
+@pytest.mark.parametrize("step", [STEP2, STEP3])
+def test_the_browser_stores_the_cookies_with_all_their_flags(
+    step: str, https_only: str, open_page: Open, own_server: Callable[..., Server]
+) -> None:
+    """Also with the __Host- names, where Chromium takes 127.0.0.1 for as safe as https."""
+    page = open_page(own_server(step, HTTPS_ONLY=https_only))
+    add(page, "tea")
+    expect(page.get_by_text("1 × tea")).to_be_visible()
+    if step == STEP3:
+        log_in(page, "alice")
+        expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+
+    prefix = "__Host-" if https_only == "true" else ""
+    names = {STEP2: {"step02_session"}, STEP3: {"step03_token", "step03_session"}}[step]
+    right = {"httpOnly": True, "sameSite": "Lax", "path": "/", "secure": https_only == "true", "domain": "127.0.0.1"}
+    assert {prefix + name for name in names} == set(cookies(page))
+    for cookie in cookies(page).values():
+        assert cookie | right == cookie
+    check_the_copies_under_these_names(page, step)
+
+
+def check_the_copies_under_these_names(page: Page, step: str) -> None:
+    """Drop the cookies, send their copies, and look what the step makes of it."""
+    if step == STEP2:
+        press(page, "Forget me")
+        expect(page.get_by_text("The browser was told to drop the cookie")).to_be_visible()
+        press(page, "Send")
+        expect(page.get_by_text("Accepted, whoever sends it.")).to_be_visible()
+    else:
+        page.get_by_label("Cookie header").fill(cookie_header(page))
+        log_out(page)
+        expect(page.get_by_text("Logged out. This browser dropped both cookies")).to_be_visible()
+        press(page, "Send")
+        expect(page.get_by_text("Refused (401). That login is over")).to_be_visible()
+        assert cookies(page) == {}
