@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help step01 step02 step03 test check notebooks lock
+.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check notebooks lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ export CAN_START
 
 test: .venv/steps ## prove the three steps (seconds, offline)
 	$(PY) -m pytest tests/test_step01_jwt_login.py tests/test_step02_session_middleware.py tests/test_step03_combined.py
+
+break: .venv/steps ## run a step with a mistake in it: STEP=step01 MISTAKE=... (none: list them; secret: guess which)
+	@$(PY) -m tests.classroom.break_it --port $(PORT) $(if $(STEP),--step $(STEP)) $(if $(MISTAKE),--mistake $(MISTAKE))
+
+mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names
+	@$(PY) -m tests.classroom.break_it --prove $(if $(STEP),--step $(STEP))
 
 check: .venv/dev ## everything: lint, format, types, every test
 	$(PY) -m ruff check .

@@ -1,0 +1,87 @@
+"""Run pytest and write down each outcome as soon as it is known: python record.py RESULTS [--command ...] ARGUMENTS.
+
+A program of its own: what it judges must not be able to replace a module that the tests import, so the folder
+of the judged app is not where this process looks for modules.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parent.parent.parent)
+
+import pytest  # noqa: E402
+
+from tests.conftest import JWT_KEY, SESSION_KEY  # noqa: E402
+from tests.server import START_SECONDS, Server, free_port  # noqa: E402
+
+LONGEST = 2_000  # of a message, in characters
+
+
+class Recorder:
+    """A pytest plugin: one line of JSON per test; no further test once the app does not start."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.session: pytest.Session | None = None
+        self.started = False
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown" or (report.when == "setup" and report.passed):
+            return
+        test = report.nodeid.partition("::")[2]
+        message = "" if report.passed else in_plain_words(report)
+        with self.file.open("a", encoding="utf-8") as file:
+            print(json.dumps({"test": test, "outcome": report.outcome, "message": message}), file=file)
+        if report.when == "setup" and report.failed and not self.started and self.session:
+            self.session.shouldstop = "the app does not start"
+        self.started = self.started or report.when == "call"
+
+
+def in_plain_words(report: pytest.TestReport) -> str:
+    """Return what a test says: its sentences about the app, else the line of the error."""
+    if isinstance(report.longrepr, tuple):  # a skip
+        return report.longrepr[2].removeprefix("Skipped: ")
+    if isinstance(report.longrepr, str):  # tests/conftest.py has put the sentences before the traceback
+        return report.longrepr.partition("\n\n")[0][:LONGEST]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = (crash.message if crash else str(report.longrepr)).removeprefix("AssertionError: ")
+    if len(message) <= LONGEST:
+        return message
+    # Of a log, the first line says what is wrong and the last ones why.
+    return f"{message.partition(chr(10))[0][:LONGEST]}\n...{message[-LONGEST:]}"
+
+
+def start_command(command: str) -> Server:
+    """Start a server of any language and wait until it answers; exits with what it printed if it never does."""
+    port = free_port()
+    os.environ |= {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY, "PORT": str(port)}
+    os.environ["DENYLIST_URL"] = f"sqlite:///{Path(os.environ['TMPDIR'], 'denylist.sqlite3')}"
+    log = Path(os.environ["TMPDIR"], "server.log")
+    arguments = [argument.replace("{port}", str(port)) for argument in shlex.split(command)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    end = time.monotonic() + START_SECONDS
+    while not server.answers():
+        if process.poll() is not None or time.monotonic() > end:
+            sys.exit(f"Your server did not start, or does not listen on port {port}:\n{server.log}")
+        time.sleep(0.05)
+    return server
+
+
+def main(results: str, kind: str, judged: str, *tests: str) -> int:
+    """Run the tests; the exit code is pytest's."""
+    options = ["--app", judged] if kind == "--app" else ["--url", start_command(judged).url]
+    return int(pytest.main(["-q", "--assert=plain", *options, *tests], plugins=[Recorder(Path(results))]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
