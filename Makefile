@@ -53,6 +53,15 @@ test: .venv/steps ## prove the three steps (seconds, offline)
 break: .venv/steps ## run a step with a mistake in it: STEP=step01 MISTAKE=... (none: list them; secret: guess which)
 	@$(PY) -m tests.classroom.break_it --port $(PORT) $(if $(STEP),--step $(STEP)) $(if $(MISTAKE),--mistake $(MISTAKE))
 
+exercise: .venv/steps ## write a step yourself: STEP=step01 puts it into my/, its important functions taken out
+	@$(PY) -m tests.classroom.write_it --step "$(STEP)"
+
+grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3)
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(APP)" $(if $(HINT),--hint $(HINT))
+
+grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)")
+
 mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names
 	@$(PY) -m tests.classroom.break_it --prove $(if $(STEP),--step $(STEP))
 

@@ -52,8 +52,11 @@ def judge(
 
     When the time is over, or the tests are through, every process that was started in between is ended.
     """
-    with tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True) as scratch:
-        results, log = Path(scratch, "results.jsonl"), Path(scratch, "log")
+    with (
+        tempfile.TemporaryDirectory(prefix="results-") as private,
+        tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True) as scratch,
+    ):
+        results, log = Path(private, "results.jsonl"), Path(private, "log")
         results.touch()
         chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
         judged = ["--app", app] if app else ["--command", command]
@@ -78,8 +81,9 @@ def judge(
             finally:
                 end_group(process)
         outcomes = [Outcome(**json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
-        if not outcomes and not problem:
-            problem = "No test ran:\n" + log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+        if not problem and len(outcomes) <= 1 and not any(outcome.outcome == "passed" for outcome in outcomes):
+            printed = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+            problem = outcomes[0].message if outcomes else f"No test ran: {printed}"
         return Judgement(outcomes, problem)
 
 

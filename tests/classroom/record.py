@@ -20,15 +20,17 @@ from tests.conftest import JWT_KEY, SESSION_KEY  # noqa: E402
 from tests.server import START_SECONDS, Server, free_port  # noqa: E402
 
 LONGEST = 2_000  # of a message, in characters
+SILENCES = 5  # requests in a row without an answer, ten seconds each: there will be none
 
 
 class Recorder:
-    """A pytest plugin: one line of JSON per test; no further test once the app does not start."""
+    """A pytest plugin: one line of JSON per test; no further test for an app that does not start, or never answers."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.session: pytest.Session | None = None
         self.started = False
+        self.silences = 0
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self.session = session
@@ -40,8 +42,11 @@ class Recorder:
         message = "" if report.passed else in_plain_words(report)
         with self.file.open("a", encoding="utf-8") as file:
             print(json.dumps({"test": test, "outcome": report.outcome, "message": message}), file=file)
-        if report.when == "setup" and report.failed and not self.started and self.session:
-            self.session.shouldstop = "the app does not start"
+        self.silences = self.silences + 1 if "timed out" in message else 0
+        if self.session and (
+            self.silences == SILENCES or (report.when == "setup" and report.failed and not self.started)
+        ):
+            self.session.shouldstop = "the app does not start, or does not answer"
         self.started = self.started or report.when == "call"
 
 
