@@ -223,7 +223,7 @@ def write_results(step: str, grades: list[Grade], results: Path) -> None:
         table.writerow(["submission", "points", "of", *[o.name for o in load(step)], "problem"])
         for grade in grades:
             each = [mark.points if mark.state != "not judged" else "" for mark in grade.marks]
-            row = [grade.name, grade.points, grade.possible, *each, first_line(grade.problem)]
+            row = [grade.name, grade.points, grade.possible, *each, in_a_line(grade.problem)]
             table.writerow([text_only(cell) for cell in row])
     everything = [
         {"submission": grade.name, "points": grade.points, "of": grade.possible, "problem": grade.problem}
@@ -241,9 +241,10 @@ def text_only(cell: str | int) -> str | int:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def first_line(text: str) -> str:
-    """Return the first line of a text."""
-    return text.partition("\n")[0]
+def in_a_line(problem: str) -> str:
+    """Return a problem's first line, and of a log that follows the last one, which says why."""
+    lines = [line for line in problem.splitlines() if line.strip()]
+    return " ".join([lines[0], lines[-1].strip()]) if len(lines) > 1 else problem
 
 
 def print_table(grades: list[Grade]) -> None:
@@ -251,7 +252,7 @@ def print_table(grades: list[Grade]) -> None:
     width = max(len(grade.name) for grade in grades)
     for grade in grades:
         missing = ", ".join(mark.objective.name for mark in grade.marks if mark.state in ("missed", "waits"))
-        why = first_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
+        why = in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
         print(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {why}")
 
 

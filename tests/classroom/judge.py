@@ -61,6 +61,8 @@ def judge(
         chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
         judged = ["--app", app] if app else ["--command", command]
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        # The commands of this environment (python, uvicorn) before those of the system
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
         environment |= {"HOME": scratch, "TMPDIR": scratch, "TEMP": scratch}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         problem = ""
@@ -80,10 +82,11 @@ def judge(
                 problem = f"The tests were not through after {seconds:.0f} seconds: the app hangs, or is very slow."
             finally:
                 end_group(process)
-        outcomes = [Outcome(**json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
-        if not problem and len(outcomes) <= 1 and not any(outcome.outcome == "passed" for outcome in outcomes):
-            printed = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
-            problem = outcomes[0].message if outcomes else f"No test ran: {printed}"
+        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        outcomes = [Outcome(**line) for line in lines if "test" in line]
+        problem = next((line["problem"] for line in lines if "problem" in line), problem)
+        if not lines and not problem:
+            problem = "No test ran:\n" + log.read_text(encoding="utf-8", errors="replace")[-2_000:]
         return Judgement(outcomes, problem)
 
 

@@ -6,6 +6,7 @@ of the judged app is not where this process looks for modules.
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,16 @@ from tests.conftest import JWT_KEY, SESSION_KEY  # noqa: E402
 from tests.server import START_SECONDS, Server, free_port  # noqa: E402
 
 LONGEST = 2_000  # of a message, in characters
-SILENCES = 5  # requests in a row without an answer, ten seconds each: there will be none
+SILENCES = 5  # tests in a row without an answer: there will be none
+NO_ANSWER = {
+    "httpx.ReadTimeout": "Your app takes connections and does not answer.",
+    "httpx.ConnectTimeout": "Your app does not take connections.",
+    "httpx.ConnectError": "Your app is no longer there: it has crashed, or has ended itself.",
+    "httpx.ReadError": "Your app broke off the connection: it has crashed, or has ended itself.",
+    "httpx.RemoteProtocolError": "Your app broke off the connection without an answer.",
+}
+# What a traceback says of libraries, and not of the app
+FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/python3))[^"]*".*\n(?:    .*\n)*')
 
 
 class Recorder:
@@ -38,16 +48,27 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown" or (report.when == "setup" and report.passed):
             return
-        test = report.nodeid.partition("::")[2]
         message = "" if report.passed else in_plain_words(report)
-        with self.file.open("a", encoding="utf-8") as file:
-            print(json.dumps({"test": test, "outcome": report.outcome, "message": message}), file=file)
-        self.silences = self.silences + 1 if "timed out" in message else 0
-        if self.session and (
-            self.silences == SILENCES or (report.when == "setup" and report.failed and not self.started)
-        ):
-            self.session.shouldstop = "the app does not start, or does not answer"
-        self.started = self.started or report.when == "call"
+        if report.when == "setup" and report.failed and not self.started:
+            self.stop(message)
+            return
+        self.started = True
+        write(self.file, test=report.nodeid.partition("::")[2], outcome=report.outcome, message=message)
+        self.silences = self.silences + 1 if message in NO_ANSWER.values() else 0
+        if self.silences == SILENCES:
+            self.stop(message)
+
+    def stop(self, problem: str) -> None:
+        """Run no further test, and write down why."""
+        write(self.file, problem=problem)
+        if self.session:
+            self.session.shouldstop = problem
+
+
+def write(file: Path, **entry: str) -> None:
+    """Add a line of JSON to a file."""
+    with file.open("a", encoding="utf-8") as results:
+        print(json.dumps(entry), file=results)
 
 
 def in_plain_words(report: pytest.TestReport) -> str:
@@ -58,33 +79,39 @@ def in_plain_words(report: pytest.TestReport) -> str:
         return report.longrepr.partition("\n\n")[0][:LONGEST]
     crash = getattr(report.longrepr, "reprcrash", None)
     message = (crash.message if crash else str(report.longrepr)).removeprefix("AssertionError: ")
-    if len(message) <= LONGEST:
-        return message
-    # Of a log, the first line says what is wrong and the last ones why.
-    return f"{message.partition(chr(10))[0][:LONGEST]}\n...{message[-LONGEST:]}"
+    if message.partition(":")[0] in NO_ANSWER:
+        return NO_ANSWER[message.partition(":")[0]]
+    message = FOREIGN_FRAMES.sub("", message)
+    # Of a long log, the first line says what is wrong and the last ones why.
+    return message if len(message) <= LONGEST else f"{message.partition(chr(10))[0]}\n...{message[-LONGEST:]}"
 
 
-def start_command(command: str) -> Server:
-    """Start a server of any language and wait until it answers; exits with what it printed if it never does."""
+def start_command(command: str, results: Path) -> Server:
+    """Start a server of any language and wait until it answers; if it never does, write down what it printed."""
     port = free_port()
     os.environ |= {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY, "PORT": str(port)}
     os.environ["DENYLIST_URL"] = f"sqlite:///{Path(os.environ['TMPDIR'], 'denylist.sqlite3')}"
     log = Path(os.environ["TMPDIR"], "server.log")
     arguments = [argument.replace("{port}", str(port)) for argument in shlex.split(command)]
     with log.open("wb") as output:
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        except (OSError, IndexError) as error:
+            write(results, problem=f"The command cannot be run: {error}.")
+            sys.exit(1)
     server = Server(f"http://127.0.0.1:{port}", process, log)
     end = time.monotonic() + START_SECONDS
     while not server.answers():
         if process.poll() is not None or time.monotonic() > end:
-            sys.exit(f"Your server did not start, or does not listen on port {port}:\n{server.log}")
+            write(results, problem=f"Your server did not start, or does not listen on {port}:\n{server.log[-LONGEST:]}")
+            sys.exit(1)
         time.sleep(0.05)
     return server
 
 
 def main(results: str, kind: str, judged: str, *tests: str) -> int:
     """Run the tests; the exit code is pytest's."""
-    options = ["--app", judged] if kind == "--app" else ["--url", start_command(judged).url]
+    options = ["--app", judged] if kind == "--app" else ["--url", start_command(judged, Path(results)).url]
     return int(pytest.main(["-q", "--assert=plain", *options, *tests], plugins=[Recorder(Path(results))]))
 
 

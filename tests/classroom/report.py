@@ -23,12 +23,10 @@ STATES = {"reached": "reached", "missed": "missed", "waits": "does not count yet
 def page(step: str, grade: Grade) -> str:
     """Return the report as a page of its own."""
     rows = "".join(row(mark) for mark in grade.marks)
-    todo = "".join(section(mark) for mark in grade.marks if mark.failed or mark.state == "waits")
+    todo = "".join(section(mark) for mark in grade.marks if mark.failed or (mark.state == "waits" and mark.outcomes))
     problem = ""
     if grade.problem:
         problem = f"<h2>The tests did not run to the end</h2><pre>{escape(grade.problem)}</pre>"
-        # Without the app running nothing below says anything about it.
-        todo = todo if any(mark.state == "reached" for mark in grade.marks) else ""
     elif not todo:
         todo = "<h2>All of it holds</h2><p>Nothing is left to do.</p>"
     return (

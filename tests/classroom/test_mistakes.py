@@ -62,7 +62,8 @@ def test_a_bank_that_is_wrong_is_found_out() -> None:
 
     assert prove(harmless) == "test_a_wrong_password_is_refused stays green"
     assert "does not say 'the moon'" in prove(vague)
-    assert "does not start" in prove(broken)
+    assert "did not start" in prove(broken)
+    assert "SyntaxError" in prove(broken)
 
 
 def test_a_broken_copy_is_made_once_and_never_written_over(
