@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help step01 step02 step03 test check notebooks screenshots lock
+.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check notebooks screenshots lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,21 @@ export CAN_START
 
 test: .venv/steps ## prove the three steps (seconds, offline)
 	$(PY) -m pytest tests/test_step01_jwt_login.py tests/test_step02_session_middleware.py tests/test_step03_combined.py
+
+break: .venv/steps ## run a step with a mistake in it: STEP=step01 MISTAKE=... (none: list them; secret: guess which)
+	@$(PY) -m tests.classroom.break_it --port $(PORT) $(if $(STEP),--step $(STEP)) $(if $(MISTAKE),--mistake $(MISTAKE))
+
+exercise: .venv/steps ## write a step yourself: STEP=step01 puts it into my/, its important functions taken out
+	@$(PY) -m tests.classroom.write_it --step "$(STEP)"
+
+grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3)
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(APP)" $(if $(HINT),--hint $(HINT))
+
+grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)")
+
+mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names
+	@$(PY) -m tests.classroom.break_it --prove $(if $(STEP),--step $(STEP))
 
 check: .venv/dev ## everything: lint, format, types, every test
 	$(PY) -m ruff check .

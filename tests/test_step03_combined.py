@@ -165,7 +165,14 @@ def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Clie
 
 @pytest.mark.parametrize(
     "form",
-    [{}, {"username": "alice"}, {"password": "correct-horse"}, ALICE | {"password": ""}, ALICE | {"username": ""}],
+    [
+        {},
+        {"username": "alice"},
+        {"password": "correct-horse"},
+        {"grant_type": "correct-horse"},
+        ALICE | {"password": ""},
+        ALICE | {"username": ""},
+    ],
 )
 def test_a_form_of_the_wrong_shape_is_refused_and_not_echoed(client: httpx.Client, form: dict[str, str]) -> None:
     """Otherwise a mistyped form puts the password into logs, or lets nobody in as somebody."""

@@ -1,0 +1,158 @@
+"""Break a step on purpose. The bank of mistakes that people really make is in mistakes/, a file per step.
+
+make break       puts a broken copy of a step into my/ and runs it; without MISTAKE it lists what there is
+make mistakes    proves the bank: each mistake turns the tests red that it names, and nothing else was wrong before
+"""
+
+import argparse
+import os
+import random
+import secrets
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.classroom.judge import judge
+from tests.classroom.progress import Progress
+from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
+
+# The app starts and answers: it stays green in every mistake that does not name it
+CONTROL = "test_the_page_is_there"
+
+
+@dataclass
+class Mistake:
+    """A few changed lines of a step, and what comes of them."""
+
+    step: str
+    name: str
+    title: str
+    story: str  # who made it, or how it bites
+    source: str
+    old: str  # occurs once in the file
+    new: str
+    red: list[str]  # the tests that it must turn red; the first one is the one to look at
+    says: str  # what that one says about it
+    file: str = "main.py"
+    curl: str = ""  # how to make use of it, for those that the chapters name
+
+
+def load(step: str) -> list[Mistake]:
+    """Return the mistakes of a step, in the order of its file."""
+    text = (HERE / "mistakes" / f"{step}.toml").read_text(encoding="utf-8")
+    return [Mistake(step, name, **fields) for name, fields in tomllib.loads(text).items()]
+
+
+def break_copy(mistake: Mistake, folder: Path) -> None:
+    """Put a copy of the step with this mistake into a folder that is not there yet."""
+    copy_step(mistake.step, folder)
+    file = folder / mistake.file
+    code = file.read_text(encoding="utf-8")
+    if code.count(mistake.old) != 1:
+        raise SystemExit(f"{mistake.step}, {mistake.name}: old is {code.count(mistake.old)} times in {mistake.file}.")
+    file.write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
+
+
+def prove(mistake: Mistake) -> str:
+    """Return what is wrong with a mistake of the bank, "" if it turns red what it should, and says why."""
+    control = [CONTROL] if CONTROL not in mistake.red else []
+    with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
+        step = STEPS[mistake.step]
+        break_copy(mistake, Path(scratch, step))
+        judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=[*control, *mistake.red])
+    if judgement.problem:
+        return judgement.problem
+    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
+    if any(outcome.test == CONTROL and control for outcome in failed):
+        return f"the app does not start, or has no page: {failed[0].message}"
+    for test in mistake.red:
+        if test not in {name for outcome in failed for name in (outcome.test, outcome.function)}:
+            return f"{test} stays green"
+    messages = [outcome.message for outcome in failed if mistake.red[0] in (outcome.test, outcome.function)]
+    if not any(mistake.says in message for message in messages):
+        return f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
+    return ""
+
+
+def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
+    """Prove mistakes, two at a time; give each with what is wrong with it as soon as it is known."""
+    with ThreadPoolExecutor(2) as pool:
+        running = {pool.submit(prove, mistake): mistake for mistake in mistakes}
+        for done in as_completed(running):
+            yield running[done], done.result()
+
+
+def choose(step: str, name: str) -> Mistake:
+    """Return the mistake of that name; any of them for "secret"; exits if there is none."""
+    mistakes = load(step)
+    if name == "secret":
+        return random.choice(mistakes)
+    for mistake in mistakes:
+        if mistake.name == name:
+            return mistake
+    raise SystemExit(f"There is no mistake {name} in {step}. `make break STEP={step}` lists them.")
+
+
+def put_into_my(step: str, name: str) -> Path:
+    """Return the folder of the broken copy; it is made if it is not there yet, and never written over."""
+    mistake = choose(step, name)
+    folder = MY / f"{step}_{name.replace('-', '_')}"
+    if folder.exists():
+        print(f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, delete it.\n")
+    else:
+        break_copy(mistake, folder)
+        print(f"A broken copy of {step} is in {folder.relative_to(ROOT)}.\n")
+    if name == "secret":
+        print("Which mistake is it? Try the app, run the tests, read the code; `diff` only when you have given up.")
+    else:
+        print(f"{mistake.title}\n\n{mistake.story.strip()}\n\nSource: {mistake.source}")
+        if mistake.curl:
+            print(f"\nMake use of it, in another terminal:\n{mistake.curl}", end="")
+    print(f"\nSee what the tests say, in another terminal:\nmake grade STEP={step} APP=my.{folder.name}.main:app\n")
+    return folder
+
+
+def run(folder: Path, port: str) -> int:
+    """Run the app in a folder of my/ until it is stopped; its keys last as long."""
+    keys = {name: secrets.token_urlsafe(32) for name in ("JWT_SECRET_KEY", "SESSION_SECRET_KEY")}
+    watched = folder.relative_to(ROOT).as_posix()
+    command = ["uvicorn", f"my.{folder.name}.main:app", "--port", port, "--reload", "--reload-dir", watched]
+    print(" ".join(command), flush=True)
+    try:
+        return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=os.environ | keys)
+    except KeyboardInterrupt:
+        return 0
+
+
+def main() -> int:
+    """List, break and run, or prove the bank."""
+    parser = argparse.ArgumentParser(prog="tests.classroom.break_it")
+    parser.add_argument("--step", choices=STEPS, help="default: all of them")
+    parser.add_argument("--mistake", help="the name of a mistake, or secret: one of them, without saying which")
+    parser.add_argument("--port", default="8000")
+    parser.add_argument("--prove", action="store_true", help="prove the bank")
+    options = parser.parse_args()
+    steps = [options.step] if options.step else list(STEPS)
+    if options.prove:
+        mistakes = [mistake for step in steps for mistake in load(step)]
+        with Progress(len(mistakes)) as progress:
+            for mistake, wrong in prove_all(mistakes):
+                progress.done(f"{mistake.step} {mistake.name}", wrong)
+        return progress.failures > 0
+    if not options.mistake:
+        for step in steps:
+            print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")
+        print("Choose one: make break STEP=step01 MISTAKE=no-expiry, or MISTAKE=secret")
+        return 0
+    if not options.step:
+        parser.error("say which step: STEP=step01")
+    return run(put_into_my(options.step, options.mistake), options.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
