@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.project.conftest import ROOT
+from tests.server import free_port
 
 STEPS = sorted(ROOT.glob("step0*/main.py"))
 STEP_TESTS = [*sorted((ROOT / "tests").glob("test_step0*.py")), ROOT / "tests/cart_and_cookie.py"]
@@ -111,7 +112,7 @@ def test_bare_make_lists_every_target_with_a_line(run: Run) -> None:
 )
 def test_a_start_that_cannot_be_says_so_in_one_sentence(run: Run, arguments: list[str], sentence: str) -> None:
     """Otherwise a beginner reads a traceback."""
-    result = run("make", "step01", *arguments)
+    result = run("make", "step01", f"PORT={free_port()}", *arguments)
 
     said = [line for line in result.stderr.splitlines() if not line.startswith("make")]
     assert result.returncode != 0
