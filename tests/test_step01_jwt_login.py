@@ -1,7 +1,6 @@
 """Step 1, a JWT is the login: what it answers over HTTP, a test per sentence."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests import forge
 from tests.conftest import Browser, Launch
-from tests.expect import ensure, ensure_about_as_slow, expect
+from tests.expect import ensure, ensure_logins_fail_alike_in_time, expect
 from tests.server import Server
 
 STEP = "step01_jwt_login"
@@ -69,12 +68,7 @@ def test_an_unknown_user_is_refused_in_the_same_words(client: httpx.Client) -> N
 
 def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
     """Otherwise a stranger finds out who has an account here, with a stopwatch."""
-
-    def attempt(username: str) -> Callable[[], object]:
-        form = {"username": username, "password": "not the password"}
-        return lambda: expect(client.post("/login", data=form), 401)
-
-    ensure_about_as_slow(attempt("alice"), attempt("mallory"))
+    ensure_logins_fail_alike_in_time(client)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import ANY
@@ -27,7 +27,7 @@ from tests.cart_and_cookie import (
     session_data,
 )
 from tests.conftest import Browser, Launch
-from tests.expect import ensure, ensure_about_as_slow, ensure_random, expect
+from tests.expect import ensure, ensure_logins_fail_alike_in_time, ensure_random, expect
 from tests.server import Server, free_port
 
 STEP = "step03_combined"
@@ -155,12 +155,7 @@ def test_a_wrong_login_is_refused_in_the_same_words_and_changes_nothing(
 
 def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
     """Otherwise a stranger finds out who has an account here, with a stopwatch."""
-
-    def attempt(username: str) -> Callable[[], object]:
-        form = {"username": username, "password": "not the password"}
-        return lambda: expect(client.post("/login", data=form), 401)
-
-    ensure_about_as_slow(attempt("alice"), attempt("mallory"))
+    ensure_logins_fail_alike_in_time(client)
 
 
 @pytest.mark.parametrize(
