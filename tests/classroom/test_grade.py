@@ -124,6 +124,16 @@ def test_what_cannot_be_started_is_said_in_a_sentence(tmp_path: Path, settings: 
     assert sentence in grade_submission("step01", tmp_path, 60).problem
 
 
+def test_what_cannot_even_be_copied_is_said_too(tmp_path: Path) -> None:
+    """Otherwise one strange file costs the whole class its grades."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs named pipes")
+    (tmp_path / "main.py").write_text("app = 1")
+    os.mkfifo(tmp_path / "pipe")
+
+    assert "could not be graded" in grade_submission("step01", tmp_path, 60).problem
+
+
 # A class
 
 
@@ -135,7 +145,8 @@ def class_of_six(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy_step("step01", folder / name)
     (folder / "ben/grade.toml").write_text('command = "python -m uvicorn main:app --port {port}"')
     wrong = {
-        "carl": "import sys\nprint('thanks for all the fish')\nsys.exit(0)",
+        "carl": "import pathlib, sys\npathlib.Path(__file__).with_name('litter').touch()\n"
+        "print('thanks for all the fish')\nsys.exit(0)",
         "dora": "from fastapi import FastAPI\napp = FastAPI(\n\n@app.get('/'",
         "emil": "import os\nfrom fastapi import FastAPI\napp = FastAPI()\n\n"
         "@app.middleware('http')\nasync def end(request, call_next):\n    os._exit(3)",
@@ -166,7 +177,7 @@ def test_each_submission_is_graded_on_its_own(class_of_six: Path, tmp_path: Path
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [entry["submission"] for entry in results] == sorted(grades)
     assert len(list(tmp_path.glob("*.html"))) == 6
-    assert sorted(path.name for path in (class_of_six / "ada").iterdir()) == ["main.py", "page.html"]
+    assert [path.name for path in (class_of_six / "carl").iterdir()] == ["main.py"]
 
 
 @needs_process_groups
