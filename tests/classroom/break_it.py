@@ -7,7 +7,6 @@ make mistakes    proves the bank: each mistake turns the tests red that it names
 import argparse
 import os
 import random
-import secrets
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from tests.classroom.judge import judge
 from tests.classroom.progress import Progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
+from tests.server import SETTINGS
 
 # The app starts and answers: it stays green in every mistake that does not name it
 CONTROL = "test_the_page_is_there"
@@ -39,7 +39,8 @@ class Mistake:
     red: list[str]  # the tests that it must turn red; the first one is the one to look at
     says: str  # what that one says about it
     file: str = "main.py"
-    curl: str = ""  # how to make use of it, for those that the chapters name
+    curl: str = ""  # how to make use of it
+    curl_shows: str = ""  # what that prints, among other things
 
 
 def load(step: str) -> list[Mistake]:
@@ -63,7 +64,10 @@ def prove(mistake: Mistake) -> str:
     control = [CONTROL] if CONTROL not in mistake.red else []
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
         step = STEPS[mistake.step]
-        break_copy(mistake, Path(scratch, step))
+        try:
+            break_copy(mistake, Path(scratch, step))
+        except SystemExit as error:
+            return str(error)
         judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=[*control, *mistake.red])
     if judgement.problem:
         return judgement.problem
@@ -118,13 +122,13 @@ def put_into_my(step: str, name: str) -> Path:
 
 
 def run(folder: Path, port: str) -> int:
-    """Run the app in a folder of my/ until it is stopped; its keys last as long."""
-    keys = {name: secrets.token_urlsafe(32) for name in ("JWT_SECRET_KEY", "SESSION_SECRET_KEY")}
+    """Run the app in a folder of my/ until it is stopped, without keys: it makes up its own."""
+    settings = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     watched = folder.relative_to(ROOT).as_posix()
     command = ["uvicorn", f"my.{folder.name}.main:app", "--port", port, "--reload", "--reload-dir", watched]
     print(" ".join(command), flush=True)
     try:
-        return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=os.environ | keys)
+        return subprocess.call([sys.executable, "-m", *command], cwd=ROOT, env=settings)
     except KeyboardInterrupt:
         return 0
 

@@ -26,8 +26,11 @@ NO_ANSWER = {
     "httpx.ReadTimeout": "Your app takes connections and does not answer.",
     "httpx.ConnectTimeout": "Your app does not take connections.",
     "httpx.ConnectError": "Your app is no longer there: it has crashed, or has ended itself.",
-    "httpx.ReadError": "Your app broke off the connection: it has crashed, or has ended itself.",
-    "httpx.RemoteProtocolError": "Your app broke off the connection without an answer.",
+}
+# One server error is enough for this: uvicorn closes the connection after it
+BROKEN_OFF = {
+    "httpx.ReadError": "Your app broke off the connection, after a server error or in a crash.",
+    "httpx.RemoteProtocolError": "Your app broke off the connection, after a server error or in a crash.",
 }
 # What a traceback says of libraries, and not of the app
 FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/python3))[^"]*".*\n(?:    .*\n)*')
@@ -79,8 +82,9 @@ def in_plain_words(report: pytest.TestReport) -> str:
         return report.longrepr.partition("\n\n")[0][:LONGEST]
     crash = getattr(report.longrepr, "reprcrash", None)
     message = (crash.message if crash else str(report.longrepr)).removeprefix("AssertionError: ")
-    if message.partition(":")[0] in NO_ANSWER:
-        return NO_ANSWER[message.partition(":")[0]]
+    in_words = (NO_ANSWER | BROKEN_OFF).get(message.partition(":")[0])
+    if in_words:
+        return in_words
     message = FOREIGN_FRAMES.sub("", message)
     # Of a long log, the first line says what is wrong and the last ones why.
     return message if len(message) <= LONGEST else f"{message.partition(chr(10))[0]}\n...{message[-LONGEST:]}"

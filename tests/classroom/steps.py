@@ -15,12 +15,13 @@ def file_of_tests(step: str) -> Path:
     return ROOT / "tests" / f"test_{STEPS[step]}.py"
 
 
-def names_of_tests(step: str) -> list[str]:
-    """Return the names of the step's test functions, in their order; steps 2 and 3 have some in common."""
-    texts = [file_of_tests(step).read_text(encoding="utf-8")]
-    if "from tests.cart_and_cookie import *" in texts[0]:
-        texts.append((ROOT / "tests" / "cart_and_cookie.py").read_text(encoding="utf-8"))
-    return [name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)]
+def names_of_tests(step: str) -> dict[str, Path]:
+    """Return the names of the step's test functions, with the file where each stands: steps 2 and 3 share one."""
+    files = [file_of_tests(step)]
+    if "from tests.cart_and_cookie import *" in files[0].read_text(encoding="utf-8"):
+        files.append(ROOT / "tests" / "cart_and_cookie.py")
+    texts = {file: file.read_text(encoding="utf-8") for file in files}
+    return {name: file for file in files for name in re.findall(r"^def (test_\w+)", texts[file], re.MULTILINE)}
 
 
 def copy_step(step: str, folder: Path) -> None:

@@ -1,12 +1,16 @@
 """The bank of mistakes proves itself: each mistake turns red what it names, and no test is without one."""
 
 import ast
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from tests.classroom.break_it import Mistake, load, prove, prove_all, put_into_my
+from tests.classroom.break_it import Mistake, break_copy, load, prove, prove_all, put_into_my
 from tests.classroom.steps import HERE, ROOT, STEPS, names_of_tests
+from tests.server import launch, stop
 
 BANK = {f"{step} {mistake.name}": mistake for step in STEPS for mistake in load(step)}
 
@@ -38,6 +42,29 @@ def test_a_mistake_is_a_few_lines_of_code_with_a_story_and_a_source(name: str) -
     assert {test.partition("[")[0] for test in mistake.red} <= set(names_of_tests(mistake.step))
 
 
+@pytest.mark.parametrize("name", [name for name, mistake in BANK.items() if mistake.curl])
+def test_the_commands_make_use_of_the_mistake_and_not_of_the_step_itself(name: str, tmp_path: Path) -> None:
+    """Otherwise a learner types what leads nowhere."""
+    mistake = BANK[name]
+    step = STEPS[mistake.step]
+    break_copy(mistake, tmp_path / step)
+    servers = [
+        launch(f"{step}.main:app", folder, tmp_path / f"{number}.log", {"DENYLIST_URL": f"sqlite:///{tmp_path}/list"})
+        for number, folder in enumerate((tmp_path, ROOT))
+    ]
+
+    shown = []
+    for server in servers:
+        port = server.wait_until_ready().url.rpartition(":")[2]
+        script = mistake.curl.replace("localhost:8000", f"127.0.0.1:{port}").replace(".venv/bin/python", sys.executable)
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        shown.append(done.stdout)
+    stop(servers)
+
+    assert mistake.curl_shows in shown[0]
+    assert mistake.curl_shows not in shown[1] or mistake.name == "no-expiry"
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_three_mistakes_of_each_step_say_how_to_make_use_of_them(step: str) -> None:
     """Otherwise the chapters have nothing to try by hand."""
@@ -47,10 +74,14 @@ def test_three_mistakes_of_each_step_say_how_to_make_use_of_them(step: str) -> N
 def test_no_test_of_the_steps_is_without_a_mistake_that_it_catches() -> None:
     """Otherwise nobody knows whether that test can fail at all."""
     excused = tomllib.loads((HERE / "mistakes" / "none.toml").read_text(encoding="utf-8"))
-    caught = {test.partition("[")[0] for mistake in BANK.values() for test in mistake.red}
-    every = {test for step in STEPS for test in names_of_tests(step)}
+    every = {(file, test) for step in STEPS for test, file in names_of_tests(step).items()}
+    caught = {
+        (names_of_tests(mistake.step)[test.partition("[")[0]], test.partition("[")[0])
+        for mistake in BANK.values()
+        for test in mistake.red
+    }
 
-    assert every - caught == set(excused)
+    assert {test for _, test in every - caught} == set(excused)
 
 
 def test_a_bank_that_is_wrong_is_found_out() -> None:
@@ -58,12 +89,14 @@ def test_a_bank_that_is_wrong_is_found_out() -> None:
     real = BANK["step01 await-forgotten"]
     harmless = Mistake(**vars(real) | {"new": real.old})
     vague = Mistake(**vars(real) | {"red": real.red[:1], "says": "the moon"})
-    broken = Mistake(**vars(real) | {"new": "    )("})
+    broken = Mistake(**vars(real) | {"new": "    if ("})
+    drifted = Mistake(**vars(real) | {"old": "nowhere in the file"})
 
     assert prove(harmless) == "test_a_wrong_password_is_refused stays green"
     assert "does not say 'the moon'" in prove(vague)
     assert "did not start" in prove(broken)
     assert "SyntaxError" in prove(broken)
+    assert "old is 0 times in main.py" in prove(drifted)
 
 
 def test_a_broken_copy_is_made_once_and_never_written_over(
