@@ -129,6 +129,17 @@ def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name
     assert (403 in seen) == (name != "step01_jwt_login")
 
 
+@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
+def test_a_form_that_cannot_be_read_is_a_refusal_that_openapi_names(servers: dict[str, Server], step: str) -> None:
+    """Otherwise the one refusal that the fuzzer does not find is missing."""
+    with visit(servers[step]) as client:
+        expect(client.post("/login", content="x", headers={"Content-Type": "multipart/form-data"}), 400)
+
+        named = client.get("/openapi.json").json()["paths"]["/login"]["post"]["responses"]
+
+    assert "400" in named
+
+
 # Spoiled tokens, cookies and forms
 
 VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters='\x7f";,\\')
@@ -181,7 +192,7 @@ def test_no_spoiled_token_lets_anybody_in(servers: dict[str, Server]) -> None:
     with visit(servers["step01_jwt_login"]) as client:
         expect(client.get("/me", headers={"Authorization": f"Bearer {TOKEN}"}), 200, IS_ALICE)
 
-        @seeded(1500)
+        @seeded(1000)
         @given(token=spoiled(TOKEN) | WRONG_CLAIMS | OTHER_KEY | st.text(VISIBLE, min_size=1, max_size=200))
         def try_out(token: str) -> None:
             # The last bits of base64 mean nothing: another spelling of the same token is no other token.
@@ -209,12 +220,13 @@ def test_nothing_is_believed_of_spoiled_cookies(servers: dict[str, Server]) -> N
 
     with visit(servers["step03_combined"]) as client:
 
-        @seeded(1500)
+        @seeded(1000)
         @example(pair=(right[TOKEN_COOKIE], right[SESSION_COOKIE]))
         @given(pair=pairs)
         def try_out(pair: tuple[str, str]) -> None:
             cookies = f"{TOKEN_COOKIE}={pair[0]}; {SESSION_COOKIE}={pair[1]}"
 
+            client.cookies.clear()  # nothing but the header counts
             answer = client.get("/session", headers=raw("Cookie", cookies))
 
             assert expect(answer, 200).json() in (said, nothing)
@@ -224,20 +236,22 @@ def test_nothing_is_believed_of_spoiled_cookies(servers: dict[str, Server]) -> N
 
 def test_session_data_of_any_shape_is_no_server_error_and_no_login(servers: dict[str, Server]) -> None:
     """Otherwise an older version of the app, or a sister app with the same key, breaks this one or opens it."""
-    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": "of-alice"}, JWT_KEY)
+    jti = secrets.token_hex()
+    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
     names = ["jti", "order_id", "renewed", "cart", "visits"]
     carts = st.dictionaries(st.sampled_from([*PRICES, "cake"]), JSON, max_size=5)
     with visit(servers["step03_combined"]) as client:
 
-        @seeded(400)
-        @given(data=st.dictionaries(st.sampled_from(names), JSON | carts), request=st.sampled_from(["GET", "POST"]))
-        def try_out(data: dict[str, Any], request: str) -> None:
-            assume(data.get("jti") != "of-alice")
+        @seeded(300)
+        @given(data=st.dictionaries(st.sampled_from(names), JSON | carts))
+        def try_out(data: dict[str, Any]) -> None:
             cookies = {"Cookie": f"{TOKEN_COOKIE}={token}; {SESSION_COOKIE}={forge.cookie(data, SESSION_KEY)}"}
+            requests = [("GET", "/me", 401), ("POST", "/checkout", 401), ("GET", "/cart", 200)]
+            requests.append(("POST", "/logout", 204))
 
-            expect(client.get("/me", headers=cookies), 401)
-            expect(client.post("/checkout", headers=cookies), 401)
-            expect(client.request(request, "/cart", headers=cookies, json={"item": "tea"}), (200, 409))
+            for method, path, status in requests:
+                client.cookies.clear()  # nothing but the header counts
+                expect(client.request(method, path, headers=cookies), status)
 
         try_out()
 
@@ -260,7 +274,8 @@ def test_no_body_of_a_login_lets_anybody_in_or_is_a_server_error(servers: dict[s
     kinds = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json", "x", ""]
     charsets = ["", "; charset=utf-7", "; charset=utf-16", "; charset=no-such", "; charset=hex"]
     names = st.sampled_from(["username", "password", "grant_type", "scope"]) | st.text(max_size=5)
-    fields = st.lists(st.tuples(names, st.text(max_size=20)), max_size=5)
+    half_a_character = st.just("+2AA-")  # in UTF-7
+    fields = st.lists(st.tuples(names, st.text(max_size=20) | half_a_character), max_size=5)
     bodies = fields.map(as_form) | fields.map(as_multipart) | st.binary(max_size=100)
     with visit(servers[step]) as client:
 
@@ -322,9 +337,13 @@ class Cafe(RuleBasedStateMachine):
 
     @initialize(target=jars)
     def two_browsers(self) -> Any:
-        return multiple(self.open(), self.open())
+        """One of them is in use: a story that begins with nobody takes long to come to anything."""
+        used, new = self.open(), self.open()
+        self.log_in(used, (ALICE, IS_ALICE))
+        self.add(used, "tea", 2)
+        return multiple(used, new)
 
-    @precondition(lambda self: len(self.all) < 6)
+    @precondition(lambda self: len(self.all) < 5)
     @rule(target=jars, jar=jars)
     def a_thief_copies(self, jar: Jar) -> Jar:
         return self.open(like=jar)
@@ -375,7 +394,7 @@ class Cafe(RuleBasedStateMachine):
             jar.login.over = True
         jar.login, jar.cart = None, {}
 
-    @precondition(lambda self: not self.restarted)
+    @precondition(lambda self: self.ordered and not self.restarted)
     @rule()
     def restart(self) -> None:
         self.restarted = True
@@ -385,18 +404,13 @@ class Cafe(RuleBasedStateMachine):
             jar.client.base_url = Cafe.server.url
 
     @invariant()
-    def everyone_is_who_they_should_be(self) -> None:
+    def everyone_is_who_they_should_be_and_has_the_cart_they_should_have(self) -> None:
         for jar in self.all:
-            if jar.login and not jar.login.over:
-                expect(jar.client.get("/me"), 200, jar.login.user)
-            else:
-                expect(jar.client.get("/me"), 401)
-
-    @invariant()
-    def every_cart_holds_what_it_should(self) -> None:
-        for jar in self.all:
-            gone = jar.login is not None and jar.login.over
-            assert expect(jar.client.get("/cart"), 200).json()["items"] == ({} if gone else jar.cart)
+            shown = expect(jar.client.get("/session"), 200).json()
+            over = jar.login is not None and jar.login.over
+            who = jar.login.user["username"] if jar.login and not over else None
+            assert (shown["claims"] or {}).get("sub") == who
+            assert shown["data"].get("cart", {}) == ({} if over else jar.cart)
 
     def teardown(self) -> None:
         for jar in self.all:
@@ -409,4 +423,4 @@ def test_whatever_two_browsers_and_their_thieves_do_no_login_revives_and_no_orde
     """Otherwise some order of events, which nobody thought of, lets a thief in or makes Alice pay twice."""
     Cafe.start, Cafe.server = staticmethod(start), start("step03_combined").wait_until_ready()
 
-    run_state_machine_as_test(Cafe, settings=settings(seeded(20), stateful_step_count=30))
+    run_state_machine_as_test(Cafe, settings=settings(seeded(30), stateful_step_count=20))
