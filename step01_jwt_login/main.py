@@ -13,7 +13,7 @@ import time
 from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
@@ -80,6 +80,19 @@ class Claims(BaseModel):
     exp: int
 
 
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+# For OpenAPI: FastAPI cannot see in the code how else a route can answer
+BAD_REQUEST: dict[int | str, dict[str, Any]] = {400: {"model": Problem}}
+UNAUTHORIZED: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}}}
+}
+
+
 # The idea: sign who logged in, hand it out, believe it when it comes back
 
 
@@ -112,7 +125,7 @@ async def current_user(token: Annotated[str, Depends(OAuth2PasswordBearer(tokenU
 app = FastAPI(title="Step 1: a JWT is the login", max_body_size=MOST_BYTES)
 
 
-@app.post("/login")
+@app.post("/login", responses=BAD_REQUEST | UNAUTHORIZED)
 async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     """Exchange a username and a password for a token."""
     if not await password_is_right(form.username, form.password):
@@ -120,7 +133,7 @@ async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     return Token(access_token=issue_token(form.username))
 
 
-@app.get("/me")
+@app.get("/me", responses=UNAUTHORIZED)
 async def me(user: Annotated[User, Depends(current_user)]) -> User:
     """Say whom the token names."""
     return user

@@ -63,6 +63,17 @@ class Visits(BaseModel):
     visits: int
 
 
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Tell OpenAPI how else a route can answer: FastAPI cannot see it in the code."""
+    return {status: {"model": Problem} for status in statuses}
+
+
 # The idea: request.session is a dict that travels in a signed cookie
 
 app = FastAPI(title="Step 2: the browser carries the app's signed notes", max_body_size=MOST_BYTES)
@@ -81,7 +92,7 @@ async def show_visits(request: Request) -> Visits:
     return Visits(visits=read_count(request.session.get("visits")))
 
 
-@app.post("/visits")
+@app.post("/visits", responses=refusals(403))
 async def count_visit(request: Request) -> Visits:
     """Count one more visit."""
     visits = read_count(request.session.get("visits")) + 1
@@ -101,7 +112,7 @@ async def get_cart(request: Request) -> Cart:
     return show_cart(read_cart(request.session.get("cart")))
 
 
-@app.post("/cart")
+@app.post("/cart", responses=refusals(400, 403, 404, 409))
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
     """Put something from the menu into the cart."""
     if line.item not in MENU:
@@ -114,7 +125,7 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
     return show_cart(cart)
 
 
-@app.delete("/cart/{item}")
+@app.delete("/cart/{item}", responses=refusals(403, 404))
 async def remove_from_cart(request: Request, item: str) -> Cart:
     """Take all of one item out of the cart."""
     cart = read_cart(request.session.get("cart"))
@@ -134,7 +145,7 @@ async def show_session(request: Request) -> dict[str, Any]:
     return {"data": {k: v for k, v in data.items() if v}, "cookie": request.cookies.get(SESSION_COOKIE)}
 
 
-@app.delete("/session", status_code=204)
+@app.delete("/session", status_code=204, responses=refusals(403))
 async def forget_me(request: Request) -> None:
     """Tell the browser to drop the cookie. A copy made before still works: nobody remembers that it is over."""
     request.session.clear()

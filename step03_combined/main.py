@@ -115,6 +115,17 @@ class Claims(BaseModel):
     jti: str
 
 
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Tell OpenAPI how else a route can answer: FastAPI cannot see it in the code."""
+    return {status: {"model": Problem} for status in statuses}
+
+
 app = FastAPI(title="Step 3: both together, and an end that holds", max_body_size=MOST_BYTES)
 app.add_middleware(
     SessionMiddleware,
@@ -128,7 +139,7 @@ app.add_middleware(
 # Stop 1: the token moves into a cookie, where no script can read it
 
 
-@app.post("/login")
+@app.post("/login", responses=refusals(400, 401, 403, 503))
 async def login(request: Request, response: Response, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> User:
     """Begin a login of its own, after ending those that this browser had."""
     if not await password_is_right(form.username, form.password):
@@ -209,7 +220,7 @@ async def inherited_cart(request: Request, username: str) -> dict[str, int]:
 Login = Annotated[Claims | None, Depends(current_login)]
 
 
-@app.get("/me")
+@app.get("/me", responses=refusals(401, 503))
 async def me(login: Login) -> User:
     """Say who is logged in."""
     if login is None:
@@ -223,13 +234,13 @@ async def menu() -> list[MenuItem]:
     return [MenuItem(item=item, price_cents=price) for item, price in MENU.items()]
 
 
-@app.get("/cart", dependencies=[Depends(current_login)])
+@app.get("/cart", dependencies=[Depends(current_login)], responses=refusals(503))
 async def get_cart(request: Request) -> Cart:
     """Show the cart."""
     return show_cart(read_cart(request.session.get("cart")))
 
 
-@app.post("/cart", dependencies=[Depends(current_login)])
+@app.post("/cart", dependencies=[Depends(current_login)], responses=refusals(400, 403, 404, 409, 503))
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
     """Put something from the menu into the cart."""
     if line.item not in MENU:
@@ -242,7 +253,7 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
     return show_cart(cart)
 
 
-@app.delete("/cart/{item}", dependencies=[Depends(current_login)])
+@app.delete("/cart/{item}", dependencies=[Depends(current_login)], responses=refusals(403, 404, 503))
 async def remove_from_cart(request: Request, item: str) -> Cart:
     """Take all of one item out of the cart."""
     cart = read_cart(request.session.get("cart"))
@@ -253,7 +264,7 @@ async def remove_from_cart(request: Request, item: str) -> Cart:
     return show_cart(cart)
 
 
-@app.get("/session")
+@app.get("/session", responses=refusals(503))
 async def show_session(request: Request, login: Login) -> dict[str, Any]:
     """Show what both cookies say. For learning: a real app has no such route."""
     data = {
@@ -291,7 +302,7 @@ def show_cart(cart: dict[str, int]) -> Cart:
 denylist = open_denylist(os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file__).with_name('denylist.sqlite3')}"))
 
 
-@app.post("/logout", status_code=204)
+@app.post("/logout", status_code=204, responses=refusals(403, 503))
 async def logout(request: Request, response: Response) -> None:
     """End the login, on the server first; then tell the browser to drop both cookies."""
     await end_logins(named_logins(request))
@@ -321,7 +332,7 @@ async def explain_503(request: Request, error: DenylistUnreachable) -> JSONRespo
 # Stop 4: an order is placed once
 
 
-@app.post("/checkout", status_code=201)
+@app.post("/checkout", status_code=201, responses=refusals(401, 403, 409, 503))
 async def checkout(request: Request, login: Login) -> Order:
     """Order what is in the cart, unless this very cart was ordered before."""
     if login is None:

@@ -1,0 +1,426 @@
+"""Fuzzers against the steps: from their own OpenAPI, with spoiled tokens, cookies and forms, and with whole stories.
+
+They are seeded: each run makes up the same, so a failure can be run again.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import CHECKS
+
+from tests import forge
+from tests.conftest import JWT_KEY, SESSION_KEY
+from tests.expect import expect
+from tests.project.conftest import ROOT
+from tests.server import Server, free_port, launch, stop
+from tests.test_step03_combined import ALICE, BOB, IS_ALICE, IS_BOB, PRICES, SESSION_COOKIE, TOKEN_COOKIE, log_in
+
+STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+NO_DENYLIST = "step 3 without its denylist"
+
+
+def seeded(examples: int) -> settings:
+    """Return settings for so many examples, the same in each run."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Start a step; every server is stopped in the end."""
+    folder: Path = tmp_path_factory.mktemp("steps")
+    usual = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
+    usual["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
+    started: list[Server] = []
+
+    def start_one(step: str, **changes: str) -> Server:
+        started.append(launch(f"{step}.main:app", ROOT, folder / f"{len(started)}.log", usual | changes))
+        return started[-1]
+
+    yield start_one
+    stop(started)
+
+
+@pytest.fixture(scope="module")
+def servers(start: Callable[..., Server]) -> dict[str, Server]:
+    """The three steps, and step 3 once more without its denylist."""
+    started = {step: start(step) for step in STEPS}
+    started[NO_DENYLIST] = start("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
+    return {name: server.wait_until_ready() for name, server in started.items()}
+
+
+def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
+    """Open a browser, with a copy of these cookies."""
+    transport = httpx.HTTPTransport(verify=False)
+    return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False)
+
+
+# From OpenAPI: what it allows and what it does not; each answer must be one that it names
+
+
+def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
+    """Yield what goes along with a request: of a stranger, of another site, of Alice."""
+    yield {}
+    yield {"headers": {"Origin": "https://elsewhere.example"}}
+    with visit(server) as client:
+        if step == "step01_jwt_login":
+            token = client.post("/login", data=ALICE).json()["access_token"]
+            yield {"headers": {"Authorization": f"Bearer {token}"}}
+        else:
+            client.post("/login", data=ALICE)
+            client.post("/cart", json={"item": "tea", "quantity": 2})
+            yield {"cookies": dict(client.cookies)}
+
+
+@pytest.mark.parametrize("name", [*STEPS, NO_DENYLIST])
+def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name: str) -> None:
+    """Otherwise /docs, and every client that is made from it, is wrong."""
+    schema = schemathesis.openapi.from_url(f"{servers[name].url}/openapi.json")
+    where = "step03_combined" if name == NO_DENYLIST else name
+    # JSON Schema takes 5.0 for a whole number, and cannot say that a form's fields may not be empty.
+    meant: Any = [CHECKS.get_one("positive_data_acceptance")]
+    if name == NO_DENYLIST:
+        meant.append(CHECKS.get_one("not_a_server_error"))  # 503 is what OpenAPI promises
+    seen = set()
+
+    for found in schema.get_all_operations():
+        operation = found.ok()  # type: ignore[union-attr]
+        cases = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
+        if operation.body:
+            cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
+        for extra in ways_to_come(servers[where], where):
+
+            @seeded(40)
+            @given(case=cases, extra=st.just(extra))
+            def try_out(case: Case[Any], extra: dict[str, Any]) -> None:
+                answer = case.call(base_url=servers[name].url, **extra)
+                seen.add(answer.status_code)
+                case.validate_response(answer, excluded_checks=meant)
+
+            try_out()
+
+    assert {200, 422} <= seen or name == NO_DENYLIST
+    assert (503 in seen) == (name == NO_DENYLIST)
+    assert (403 in seen) == (name != "step01_jwt_login")
+
+
+@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
+def test_a_form_that_cannot_be_read_is_a_refusal_that_openapi_names(servers: dict[str, Server], step: str) -> None:
+    """Otherwise the one refusal that the fuzzer does not find is missing."""
+    with visit(servers[step]) as client:
+        expect(client.post("/login", content="x", headers={"Content-Type": "multipart/form-data"}), 400)
+
+        named = client.get("/openapi.json").json()["paths"]["/login"]["post"]["responses"]
+
+    assert "400" in named
+
+
+# Spoiled tokens, cookies and forms
+
+VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters='\x7f";,\\')
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, text: str) -> str:
+    """Return the text with one to three edits."""
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(len(text) - 1, 0)))
+        until = draw(st.integers(at, min(at + 20, len(text))))
+        text = text[:at] + draw(st.text(VISIBLE, max_size=5) | st.sampled_from([".", "..", "="])) + text[until:]
+    return text
+
+
+def raw(name: str, value: str) -> dict[bytes, bytes]:
+    """Return a header that may have bytes beyond ASCII."""
+    return {name.encode(): value.encode("latin-1")}
+
+
+def parts(token: str) -> list[bytes] | None:
+    """Return what the three parts of a token say, None if they say nothing."""
+    try:
+        return [forge.decode(part) for part in token.split(".")]
+    except ValueError:
+        return None
+
+
+CLAIMS = forge.good_claims("step01", seconds=100_000)
+TOKEN = forge.token(CLAIMS, JWT_KEY)
+WRONG_CLAIMS = st.builds(
+    lambda name, value: forge.token(CLAIMS | {name: value}, JWT_KEY),
+    st.sampled_from(["iss", "aud", "sub"]),
+    JSON.filter(lambda value: value not in ("cafe", "step01", "alice", "bob", ["step01"])),
+)
+OTHER_KEY = st.builds(
+    lambda claims, header: forge.token(claims, "the-key-of-a-forger-has-32-bytes-too", header=header),
+    st.just(CLAIMS) | st.dictionaries(st.sampled_from(sorted(CLAIMS)), JSON),
+    st.dictionaries(st.sampled_from(["alg", "typ", "kid", "jwk", "jku", "crit", "b64", "zip"]), JSON, max_size=3),
+)
+
+
+def test_no_spoiled_token_lets_anybody_in(servers: dict[str, Server]) -> None:
+    """Otherwise whoever tries long enough is Alice."""
+    with visit(servers["step01_jwt_login"]) as client:
+        expect(client.get("/me", headers={"Authorization": f"Bearer {TOKEN}"}), 200, IS_ALICE)
+
+        @seeded(1000)
+        @given(token=spoiled(TOKEN) | WRONG_CLAIMS | OTHER_KEY | st.text(VISIBLE, min_size=1, max_size=200))
+        def try_out(token: str) -> None:
+            # The last bits of base64 mean nothing: another spelling of the same token is no other token.
+            assume(token and parts(token) != parts(TOKEN))
+
+            answer = client.get("/me", headers=raw("Authorization", f"Bearer {token}"))
+
+            expect(answer, 401)
+
+        try_out()
+
+
+def test_nothing_is_believed_of_spoiled_cookies(servers: dict[str, Server]) -> None:
+    """Otherwise whoever tries long enough writes into Alice's cart, or is Alice."""
+    with visit(servers["step03_combined"]) as alice:
+        log_in(alice)
+        alice.post("/cart", json={"item": "tea", "quantity": 2})
+        right, said = dict(alice.cookies), alice.get("/session").json()
+    pairs = st.one_of(
+        st.tuples(spoiled(right[TOKEN_COOKIE]), st.just(right[SESSION_COOKIE])),
+        st.tuples(st.just(right[TOKEN_COOKIE]), spoiled(right[SESSION_COOKIE])),
+        st.tuples(spoiled(right[TOKEN_COOKIE]), spoiled(right[SESSION_COOKIE])),
+    )
+    nothing: dict[str, Any] = {"claims": None, "data": {}}
+
+    with visit(servers["step03_combined"]) as client:
+
+        @seeded(1000)
+        @example(pair=(right[TOKEN_COOKIE], right[SESSION_COOKIE]))
+        @given(pair=pairs)
+        def try_out(pair: tuple[str, str]) -> None:
+            cookies = f"{TOKEN_COOKIE}={pair[0]}; {SESSION_COOKIE}={pair[1]}"
+
+            client.cookies.clear()  # nothing but the header counts
+            answer = client.get("/session", headers=raw("Cookie", cookies))
+
+            assert expect(answer, 200).json() in (said, nothing)
+
+        try_out()
+
+
+def test_session_data_of_any_shape_is_no_server_error_and_no_login(servers: dict[str, Server]) -> None:
+    """Otherwise an older version of the app, or a sister app with the same key, breaks this one or opens it."""
+    jti = secrets.token_hex()
+    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
+    names = ["jti", "order_id", "renewed", "cart", "visits"]
+    carts = st.dictionaries(st.sampled_from([*PRICES, "cake"]), JSON, max_size=5)
+    with visit(servers["step03_combined"]) as client:
+
+        @seeded(300)
+        @given(data=st.dictionaries(st.sampled_from(names), JSON | carts))
+        def try_out(data: dict[str, Any]) -> None:
+            cookies = {"Cookie": f"{TOKEN_COOKIE}={token}; {SESSION_COOKIE}={forge.cookie(data, SESSION_KEY)}"}
+            requests = [("GET", "/me", 401), ("POST", "/checkout", 401), ("GET", "/cart", 200)]
+            requests.append(("POST", "/logout", 204))
+
+            for method, path, status in requests:
+                client.cookies.clear()  # nothing but the header counts
+                expect(client.request(method, path, headers=cookies), status)
+
+        try_out()
+
+
+def as_form(fields: list[tuple[str, str]]) -> bytes:
+    """Return the fields as a form is sent."""
+    return urlencode(fields, errors="replace").encode()
+
+
+def as_multipart(fields: list[tuple[str, str]]) -> bytes:
+    """Return the fields as a form with files is sent, its boundary being b."""
+    head = 'Content-Disposition: form-data; name="{}"'
+    parts = [f"--b\r\n{head.format(name)}\r\n\r\n{value}\r\n" for name, value in fields]
+    return "".join([*parts, "--b--"]).encode(errors="replace")
+
+
+@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
+def test_no_body_of_a_login_lets_anybody_in_or_is_a_server_error(servers: dict[str, Server], step: str) -> None:
+    """Otherwise a strange form is a crash, or a login."""
+    kinds = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json", "x", ""]
+    charsets = ["", "; charset=utf-7", "; charset=utf-16", "; charset=no-such", "; charset=hex"]
+    names = st.sampled_from(["username", "password", "grant_type", "scope"]) | st.text(max_size=5)
+    half_a_character = st.just("+2AA-")  # in UTF-7
+    fields = st.lists(st.tuples(names, st.text(max_size=20) | half_a_character), max_size=5)
+    bodies = fields.map(as_form) | fields.map(as_multipart) | st.binary(max_size=100)
+    with visit(servers[step]) as client:
+
+        @seeded(250)
+        @given(body=bodies, kind=st.sampled_from(kinds), charset=st.sampled_from(charsets))
+        def try_out(body: bytes, kind: str, charset: str) -> None:
+            answer = client.post("/login", content=body, headers={"Content-Type": kind + charset})
+
+            expect(answer, range(400, 500), headers={"Set-Cookie": None})
+
+        try_out()
+
+
+# Stories of step 3: browsers, thieves and restarts in any order, beside a small model of what must come of it
+
+
+@dataclass
+class Login:
+    """One login of the model."""
+
+    user: dict[str, str]
+    over: bool = False
+
+
+@dataclass
+class Jar:
+    """One cookie jar: a browser's, or a copy of it in the hands of a thief."""
+
+    client: httpx.Client
+    login: Login | None = None
+    cart: dict[str, int] = field(default_factory=dict)
+    order: str = ""
+
+    def forget_a_login_that_is_over(self) -> None:
+        """Session data of a login that is over counts as empty."""
+        if self.login and self.login.over:
+            self.login, self.cart = None, {}
+
+
+class Cafe(RuleBasedStateMachine):
+    """Any interleaving of what browsers and thieves can do."""
+
+    start: Callable[..., Server]
+    server: Server
+    jars: Bundle[Jar] = Bundle("jars")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[Jar] = []
+        self.ordered: set[str] = set()
+        self.restarted = False
+
+    def open(self, like: Jar | None = None) -> Jar:
+        """Open a jar, with copies of another one's cookies if asked."""
+        client = visit(Cafe.server, like.client.cookies if like else None)
+        jar = Jar(client, like.login, dict(like.cart), like.order) if like else Jar(client)
+        self.all.append(jar)
+        return jar
+
+    @initialize(target=jars)
+    def two_browsers(self) -> Any:
+        """One of them is in use: a story that begins with nobody takes long to come to anything."""
+        used, new = self.open(), self.open()
+        self.log_in(used, (ALICE, IS_ALICE))
+        self.add(used, "tea", 2)
+        return multiple(used, new)
+
+    @precondition(lambda self: len(self.all) < 5)
+    @rule(target=jars, jar=jars)
+    def a_thief_copies(self, jar: Jar) -> Jar:
+        return self.open(like=jar)
+
+    @rule(jar=jars, item=st.sampled_from(sorted(PRICES)), quantity=st.integers(1, 9))
+    def add(self, jar: Jar, item: str, quantity: int) -> None:
+        jar.forget_a_login_that_is_over()
+        count = jar.cart.get(item, 0) + quantity
+        answer = jar.client.post("/cart", json={"item": item, "quantity": quantity})
+        if count > 99:
+            expect(answer, 409)
+        else:
+            jar.cart[item] = count
+            expect(answer, 200)
+            assert answer.json()["items"] == jar.cart
+
+    @rule(jar=jars, who=st.sampled_from([(ALICE, IS_ALICE), (BOB, IS_BOB)]))
+    def log_in(self, jar: Jar, who: tuple[dict[str, str], dict[str, str]]) -> None:
+        form, user = who
+        expect(jar.client.post("/login", data=form), 200, user)
+        jar.forget_a_login_that_is_over()
+        if jar.login:
+            if jar.login.user != user or jar.order in self.ordered:
+                jar.cart = {}
+            jar.login.over = True
+            self.ordered.add(jar.order)
+        jar.login, jar.order = Login(user), secrets.token_hex()
+
+    @rule(jar=jars)
+    def check_out(self, jar: Jar) -> None:
+        answer = jar.client.post("/checkout")
+        if jar.login is None or jar.login.over:
+            expect(answer, 401)
+        elif not jar.cart:
+            expect(answer, 409)
+        else:
+            expect(answer, 409 if jar.order in self.ordered else 201)
+            if answer.status_code == 201:
+                assert answer.json()["items"] == jar.cart
+                assert answer.json()["username"] == jar.login.user["username"]
+            self.ordered.add(jar.order)
+            jar.cart, jar.order = {}, secrets.token_hex()
+
+    @rule(jar=jars)
+    def log_out(self, jar: Jar) -> None:
+        expect(jar.client.post("/logout"), 204)
+        if jar.login:
+            jar.login.over = True
+        jar.login, jar.cart = None, {}
+
+    @precondition(lambda self: self.ordered and not self.restarted)
+    @rule()
+    def restart(self) -> None:
+        self.restarted = True
+        stop([Cafe.server])
+        Cafe.server = Cafe.start("step03_combined").wait_until_ready()
+        for jar in self.all:
+            jar.client.base_url = Cafe.server.url
+
+    @invariant()
+    def everyone_is_who_they_should_be_and_has_the_cart_they_should_have(self) -> None:
+        for jar in self.all:
+            shown = expect(jar.client.get("/session"), 200).json()
+            over = jar.login is not None and jar.login.over
+            who = jar.login.user["username"] if jar.login and not over else None
+            assert (shown["claims"] or {}).get("sub") == who
+            assert shown["data"].get("cart", {}) == ({} if over else jar.cart)
+
+    def teardown(self) -> None:
+        for jar in self.all:
+            jar.client.close()
+
+
+def test_whatever_two_browsers_and_their_thieves_do_no_login_revives_and_no_order_doubles(
+    start: Callable[..., Server],
+) -> None:
+    """Otherwise some order of events, which nobody thought of, lets a thief in or makes Alice pay twice."""
+    Cafe.start, Cafe.server = staticmethod(start), start("step03_combined").wait_until_ready()
+
+    run_state_machine_as_test(Cafe, settings=settings(seeded(30), stateful_step_count=20))

@@ -1,0 +1,103 @@
+"""What every answer carries, and what the log says of a login and its end."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests import forge
+from tests.conftest import JWT_KEY, SESSION_KEY
+from tests.expect import expect
+from tests.project.conftest import ROOT
+from tests.server import Server, free_port, launch, stop
+from tests.test_step03_combined import ALICE, TOKEN_COOKIE, log_in
+
+STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+STRICT = {"X-Content-Type-Options": re.compile("^nosniff$"), "Cache-Control": re.compile("^no-store$")}
+WRONG = {"username": "alice", "password": "looking-glass"}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """The three steps, and step 3 once more without its denylist."""
+    folder: Path = tmp_path_factory.mktemp("steps")
+    settings = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
+    with_file = settings | {"DENYLIST_URL": f"sqlite:///{folder / 'denylist.sqlite3'}"}
+    without = settings | {"DENYLIST_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    started = {step: launch(f"{step}.main:app", ROOT, folder / f"{step}.log", with_file) for step in STEPS}
+    started["no denylist"] = launch("step03_combined.main:app", ROOT, folder / "no-denylist.log", without)
+    yield {name: server.wait_until_ready() for name, server in started.items()}
+    stop(list(started.values()))
+
+
+def visit(server: Server) -> httpx.Client:
+    """Open a browser."""
+    return httpx.Client(base_url=server.url, transport=httpx.HTTPTransport(verify=False), trust_env=False)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_answer_forbids_guessing_its_type_and_storing_it(servers: dict[str, Server], step: str) -> None:
+    """Otherwise a browser takes text for a script, or shows the next guest what a page said."""
+    elsewhere = {"Origin": "https://elsewhere.example"}
+    requests = [("GET", "/"), ("GET", "/openapi.json"), ("GET", "/no-such-page"), ("PUT", "/menu"), ("PUT", "/me")]
+    requests += [("POST", "/login"), ("POST", "/cart"), ("DELETE", "/session")]
+
+    with visit(servers[step]) as client:
+        answers = [client.request(*line, headers=headers) for line in requests for headers in ({}, elsewhere)]
+
+    assert {200, 404, 405, 422} <= {
+        expect(answer, range(200, 500), headers=dict(STRICT)).status_code for answer in answers
+    }
+    assert (403 in {answer.status_code for answer in answers}) == (step != "step01_jwt_login")
+
+
+def test_an_answer_without_denylist_does_so_too(servers: dict[str, Server]) -> None:
+    """Otherwise the one answer that is not the app's usual way goes into a cache."""
+    with visit(servers["step03_combined"]) as client, visit(servers["no denylist"]) as other:
+        other.cookies = log_in(client).cookies
+
+        expect(other.get("/me"), 503, headers=dict(STRICT))
+
+
+@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
+def test_the_log_says_whose_password_was_right_or_wrong_and_not_what_was_typed(
+    servers: dict[str, Server], step: str
+) -> None:
+    """Otherwise nobody sees the guessing, or the log gives away a password."""
+    server = servers[step]
+    with visit(server) as client:
+        before = len(server.log)
+        expect(client.post("/login", data=WRONG), 401)
+        expect(client.post("/login", data=WRONG | {"username": "wonderland"}), 401)
+        expect(client.post("/login", data=ALICE), 200)
+
+    said = re.findall(r"Password of .*", server.log[before:])
+    assert said == ["Password of alice: wrong", "Password of an unknown user: wrong", "Password of alice: right"]
+    assert not re.search("wonderland|looking-glass", server.log)
+
+
+def test_the_log_tells_one_login_from_another_and_says_when_each_ends_without_naming_any(
+    servers: dict[str, Server],
+) -> None:
+    """Otherwise nobody can follow a stolen login through the log, or whoever reads the log can end one."""
+    server = servers["step03_combined"]
+    jtis = []
+    with visit(server) as client:
+        before = len(server.log)
+        for _ in range(2):
+            jtis.append(forge.claims_of(log_in(client).cookies[TOKEN_COOKIE])["jti"])
+        expect(client.post("/logout"), 204)
+
+    said = re.findall(r"Login (\w+) (of alice begins|is over)", server.log[before:])
+    first, second = said[0][0], said[2][0]
+    assert said == [
+        (first, "of alice begins"),
+        (first, "is over"),
+        (second, "of alice begins"),
+        (second, "is over"),
+    ]
+    assert first != second
+    for jti in jtis:
+        assert jti not in server.log
