@@ -427,7 +427,7 @@ def same_origin(app: ASGIApp) -> ASGIApp:
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and is_foreign(scope["method"], Headers(scope=scope)):
-            await JSONResponse({"detail": "Refused: sent by another site"}, 403)(scope, receive, send)
+            await JSONResponse({"detail": "Refused: sent from another origin"}, 403)(scope, receive, send)
         else:
             await app(scope, receive, send)
 
