@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help step01 step02 step03 test check notebooks lock
+.PHONY: help step01 step02 step03 test check notebooks bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ check: .venv/dev ## everything: lint, format, types, every test
 
 notebooks: .venv/dev ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
+
+bench: .venv/dev ## measure what the steps cost, beside a bare route and beside the tutorials' way (minutes)
+	@$(PY) tests/project/bench.py
 
 lock: .venv/dev ## write the requirements files anew, with today's versions
 	$(PY) -m pip install --quiet uv
