@@ -143,7 +143,7 @@ def progress(done: int, of: int) -> None:
 
 
 def percentile(times: list[float], part: float) -> float:
-    """Return a percentile of sorted times, in milliseconds; infinite if nothing was answered."""
+    """Return a percentile of sorted times, in milliseconds; infinite if nothing was answered in time."""
     return 1000 * times[min(int(len(times) * part), len(times) - 1)] if times else float("inf")
 
 
@@ -211,7 +211,7 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
         p50, p99 = (statistics.median(percentile(times, p) for times in rounds[name, line]) for p in (0.5, 0.99))
         print(f"| {name} | {' '.join(line)} | {statistics.median(each):.0f} | {part:.0%} | {p50:.1f} | {p99:.1f} |")
         bars[f"{name}, {' '.join(line)}"] = statistics.median(each)
-    print("\np99 of GET /me, in ms, while others log in:\n")
+    print(f"\np99 of GET /me, in ms, while others log in (inf: no answer within {STORM_SECONDS} s):\n")
     print(f"| App | {' | '.join(f'{logins} logins' for logins in STORMS)} |\n|---{'|---' * len(STORMS)}|")
     for name in STORMED:
         print(f"| {name} | {' | '.join(f'{percentile(storms[name, logins], 0.99):.0f}' for logins in STORMS)} |")

@@ -77,7 +77,7 @@ def servers(start: Callable[..., Server]) -> dict[str, Server]:
 def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
     """Open a browser, with a copy of these cookies."""
     transport = httpx.HTTPTransport(verify=False)
-    return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False)
+    return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False, timeout=30)
 
 
 # From OpenAPI: what it allows and what it does not; each answer must be one that it names
