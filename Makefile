@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check notebooks screenshots lock
+.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check bench notebooks screenshots lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,8 +74,13 @@ check: .venv/dev ## everything: lint, format, types, every test
 notebooks: .venv/dev ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
+<<<<<<< HEAD
 screenshots: .venv/dev ## take the pictures of the pages anew (needs Chromium)
 	$(PY) -m tests.project.screenshots
+=======
+bench: .venv/dev ## measure what the steps cost, beside a bare route and beside the tutorials' way (minutes)
+	@$(PY) tests/project/bench.py
+>>>>>>> c0ff661381ce204af274a66eb67a55aaae2a5ad0
 
 lock: .venv/dev ## write the requirements files anew, with today's versions
 	$(PY) -m pip install --quiet uv

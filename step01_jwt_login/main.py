@@ -32,7 +32,7 @@ log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
 
 JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
 LOGIN_SECONDS = 15 * 60
-MOST_BYTES = 10_000  # of a request body: nobody fills the memory
+MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
 
 
 # Data and models

@@ -27,7 +27,7 @@ HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
 # The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
 SESSION_COOKIE = "__Host-step02_session" if HTTPS_ONLY else "step02_session"
 SESSION_SECONDS = 14 * 24 * 60 * 60
-MOST_BYTES = 10_000  # of a request body: nobody fills the memory
+MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
 
 
 # Data and models

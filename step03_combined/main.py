@@ -43,7 +43,7 @@ TOKEN_COOKIE = "__Host-step03_token" if HTTPS_ONLY else "step03_token"
 SESSION_COOKIE = "__Host-step03_session" if HTTPS_ONLY else "step03_session"
 LOGIN_SECONDS = 60 * 60  # absolute lifetime: whatever the visitor does, the login ends then
 SESSION_SECONDS = 15 * 60  # idle timeout: without a visitor's request, it ends then
-MOST_BYTES = 10_000  # of a request body: nobody fills the memory
+MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
 
 
 # Data and models

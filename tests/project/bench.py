@@ -1,0 +1,242 @@
+"""What the steps cost: `make bench`, some three minutes on a machine that does nothing else.
+
+Each step runs beside a bare FastAPI route and beside the same step in the way of many tutorials
+(tests/project/bench_apps.py). They take turns, so that whatever slows the machine slows them all.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.server import Server, launch, stop  # noqa: E402 - found once the root is on the path
+
+ROUNDS, SECONDS, CONNECTIONS = 5, 2, 16
+STORMS, STORM_SECONDS = (8, 16, 32), 5
+FORM = {"username": "alice", "password": "wonderland"}
+APPS = {
+    "bare route": "tests.project.bench_apps:bare",
+    "step 1": "step01_jwt_login.main:app",
+    "tutorial 1": "tests.project.bench_apps:tutorial1",
+    "step 2": "step02_session_middleware.main:app",
+    "tutorial 2": "tests.project.bench_apps:tutorial2",
+    "step 3": "step03_combined.main:app",
+    "tutorial 3": "tests.project.bench_apps:tutorial3",
+    "bare route, 2 workers": "tests.project.bench_apps:bare",
+    "step 3, 2 workers": "step03_combined.main:app",
+}
+READ, ADD = ("GET", "/me"), ("POST", "/cart")
+MEASURED = [
+    *[(name, ("GET", "/cart") if name.endswith(" 2") else READ) for name in APPS],
+    *[(name, ADD) for name in ("step 2", "tutorial 2", "step 3", "tutorial 3")],
+]
+STORMED = ("step 1", "tutorial 1", "step 3", "tutorial 3")
+
+
+# The load: a process of its own, which sends the next request on a connection as soon as the last one is answered
+
+
+class Connection(asyncio.Protocol):
+    """One connection, busy until its loop ends; notes how long each answer took, in seconds."""
+
+    def __init__(self, request: bytes, times: list[float]) -> None:
+        self.request, self.times, self.answer = request, times, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self.transport = transport
+        self.send()
+
+    def send(self) -> None:
+        self.sent = time.perf_counter()
+        self.transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        self.answer += data
+        head, _, body = self.answer.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if length and len(body) >= int(length[1]):
+            if not head.startswith(b"HTTP/1.1 200 "):
+                sys.exit(f"answered {head[:40]!r}")
+            self.times.append(time.perf_counter() - self.sent)
+            self.answer = b""
+            self.send()
+
+
+async def load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
+    """Return how long each answer took."""
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+    for _ in range(connections):
+        await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port)
+    await asyncio.sleep(seconds)
+    return times
+
+
+def start_load(server: Server, request: bytes, connections: int, seconds: float) -> "subprocess.Popen[bytes]":
+    """Begin to send the request, over and over."""
+    order = json.dumps([urlsplit(server.url).port, request.decode(), connections, seconds])
+    return subprocess.Popen([sys.executable, __file__, order], stdout=subprocess.PIPE)
+
+
+def times_of(process: "subprocess.Popen[bytes]") -> list[float]:
+    """Return how long each answer took, in order of size."""
+    printed, _ = process.communicate()
+    if process.returncode:
+        sys.exit("The load failed.")
+    return sorted(json.loads(printed))
+
+
+# The requests
+
+
+def log_in(server: Server) -> dict[str, str]:
+    """Return the headers of a visitor who is logged in, as far as the app has logins, with tea in the cart."""
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        answer = client.post("/login", data=FORM)
+        client.post("/cart", json={"item": "tea"})
+        token = answer.json().get("access_token") if answer.status_code == 200 else None
+        cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    return {"Authorization": f"Bearer {token}"} if token else {"Cookie": cookies} if cookies else {}
+
+
+def request_of(method: str, path: str, headers: dict[str, str], body: str = "") -> bytes:
+    """Return a request as it goes over the wire."""
+    if body:
+        kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
+        headers = headers | {"Content-Type": kind, "Content-Length": str(len(body))}
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", body]).encode()
+
+
+def memory_of(server: Server) -> float | None:
+    """Return the resident memory of the server in MiB; only Linux says it like this."""
+    assert server.process
+    status = Path(f"/proc/{server.process.pid}/status")
+    found = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else None
+
+
+# The measurement
+
+
+def progress(done: int, of: int) -> None:
+    """Draw the progress bar."""
+    filled = 40 * done // of
+    print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // of:3} %", end="", file=sys.stderr, flush=True)
+
+
+def percentile(times: list[float], part: float) -> float:
+    """Return a percentile of sorted times, in milliseconds; infinite if nothing was answered in time."""
+    return 1000 * times[min(int(len(times) * part), len(times) - 1)] if times else float("inf")
+
+
+def start_all(folder: Path) -> tuple[dict[str, Server], dict[str, float]]:
+    """Start every app, one after the other; return them, and how many seconds each took."""
+    keys = {"JWT_SECRET_KEY": "k" * 40, "SESSION_SECRET_KEY": "s" * 40, "UVICORN_ACCESS_LOG": "false"}
+    keys["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
+    servers: dict[str, Server] = {}
+    seconds: dict[str, float] = {}
+    for name, app in APPS.items():
+        workers = {"WEB_CONCURRENCY": "2"} if name.endswith("2 workers") else {}
+        began = time.perf_counter()
+        servers[name] = launch(app, ROOT, folder / f"{len(servers)}.log", keys | workers)
+        servers[name].wait_until_ready()
+        seconds[name] = time.perf_counter() - began
+    return servers, seconds
+
+
+def measure(servers: dict[str, Server]) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
+    """Return the times of all answers, a list per round; and those to GET /me while so many others log in."""
+    headers = {name: log_in(server) for name, server in servers.items()}
+    headers["bare route"] = headers["bare route, 2 workers"] = headers["step 3"]  # the same to parse
+    steps, done = ROUNDS * len(MEASURED) + len(STORMS) * len(STORMED), 0
+    rounds, storms = defaultdict(list), {}
+    for _ in range(ROUNDS):
+        for name, line in MEASURED:
+            request = request_of(*line, headers[name], '{"item": "tea"}' if line == ADD else "")
+            rounds[name, line].append(times_of(start_load(servers[name], request, CONNECTIONS, SECONDS)))
+            progress(done := done + 1, steps)
+    for logins in STORMS:
+        for name in STORMED:
+            body = "&".join(f"{field}={value}" for field, value in FORM.items())
+            storm = start_load(servers[name], request_of("POST", "/login", {}, body), logins, STORM_SECONDS + 2)
+            time.sleep(1)
+            storms[name, logins] = times_of(
+                start_load(servers[name], request_of(*READ, headers[name]), 1, STORM_SECONDS)
+            )
+            times_of(storm)
+            progress(done := done + 1, steps)
+    print(file=sys.stderr)
+    return rounds, storms
+
+
+# The report
+
+
+def machine() -> str:
+    """Name the machine, and what ran on it."""
+    cpu = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", cpu.read_text()) if cpu.exists() else None
+    packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "starlette", "uvicorn"))
+    where = f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{where}; Python {platform.python_version()}, {packages}."
+
+
+def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, storms: Any) -> None:
+    """Print the tables, and the throughput as bars."""
+    rates = {key: [len(times) / SECONDS for times in each] for key, each in rounds.items()}
+    print(f"{machine()}\n\n{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s, medians.\n")
+    print("| App | Request | Requests per second | Of the bare route | p50, ms | p99, ms |\n|---|---|---|---|---|---|")
+    bars = {}
+    for (name, line), each in rates.items():
+        base = rates["bare route, 2 workers" if name.endswith("2 workers") else "bare route", READ]
+        part = statistics.median(rate / bare for rate, bare in zip(each, base, strict=True))
+        p50, p99 = (statistics.median(percentile(times, p) for times in rounds[name, line]) for p in (0.5, 0.99))
+        print(f"| {name} | {' '.join(line)} | {statistics.median(each):.0f} | {part:.0%} | {p50:.1f} | {p99:.1f} |")
+        bars[f"{name}, {' '.join(line)}"] = statistics.median(each)
+    print(f"\np99 of GET /me, in ms, while others log in (inf: no answer within {STORM_SECONDS} s):\n")
+    print(f"| App | {' | '.join(f'{logins} logins' for logins in STORMS)} |\n|---{'|---' * len(STORMS)}|")
+    for name in STORMED:
+        print(f"| {name} | {' | '.join(f'{percentile(storms[name, logins], 0.99):.0f}' for logins in STORMS)} |")
+    print("\n| App | Start, s | Memory after all that, MiB |\n|---|---|---|")
+    for name in (name for name in APPS if not name.endswith("workers")):
+        print(f"| {name} | {seconds[name]:.2f} | {memory_of(servers[name]) or float('nan'):.0f} |")
+    print("\nRequests per second:\n")
+    for label, rate in bars.items():
+        print(f"{label:34} {'#' * round(50 * rate / max(bars.values()))} {rate:.0f}")
+
+
+def main() -> None:
+    """Measure and report."""
+    with tempfile.TemporaryDirectory() as folder:
+        servers: dict[str, Server] = {}
+        try:
+            servers, seconds = start_all(Path(folder))
+            report(servers, seconds, *measure(servers))
+        finally:
+            stop(list(servers.values()))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        to_port, text, parallel, how_long = json.loads(sys.argv[1])
+        print(json.dumps(asyncio.run(load(to_port, text.encode(), parallel, how_long))))
