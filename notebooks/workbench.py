@@ -36,14 +36,17 @@ os.environ["DENYLIST_URL"] = f"sqlite:///{FOLDER.name}/denylist.sqlite3"
 STARTED: dict[str, subprocess.Popen[bytes]] = {}
 
 
-def start(step: str) -> str:
-    """Start a step under uvicorn, in a process of its own on a free port; return its URL."""
+def start(step: str, **settings: str) -> str:
+    """Start a step under uvicorn, in a process of its own on a free port; return its URL.
+
+    Settings are environment variables that this process alone gets.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    settings = {k: v for k, v in os.environ.items() if not k.startswith(("UVICORN_", "WEB_CONCURRENCY"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("UVICORN_", "WEB_CONCURRENCY"))}
     command = [sys.executable, "-m", "uvicorn", f"{step}.main:app", f"--port={port}", "--log-level=error"]
-    STARTED[url] = subprocess.Popen(command, cwd=ROOT, env=settings)
+    STARTED[url] = subprocess.Popen(command, cwd=ROOT, env=environment | settings)
     atexit.register(STARTED[url].terminate)
     while STARTED[url].poll() is None:
         try:
@@ -110,5 +113,6 @@ def strip(text: str, *names: str) -> None:
         axes.barh(y, 1.03, 0.85, x, color=colours[place])
         axes.text(x + 0.5, y, letter, color="white", family="monospace", size=14, ha="center", va="center_baseline")
     for x, (name, _, colour) in zip((0, 20, 40), parts, strict=True):
-        axes.text(x, rows + 0.6, name, color=colour, size=14, weight="bold")
+        axes.barh(rows + 0.4, 1, 0.7, x, color=colour)
+        axes.text(x + 1.5, rows + 0.4, name, color=colour, size=14, weight="bold", va="center_baseline")
     picture(figure, "In three colours: " + ", ".join(f"{name} {len(part)} characters" for name, part, _ in parts))
