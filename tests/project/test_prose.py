@@ -272,10 +272,16 @@ INSTALLS = ("Install and run", "Windows, without make")
 
 
 def test_every_make_target_in_the_prose_exists() -> None:
-    named = [(path.name, target) for path in READMES for target in re.findall(r"\bmake ([a-z0-9]+)[`\n ]", code(path))]
+    named = [(path.name, target) for path in READMES for target in re.findall(r"\bmake ([a-z0-9-]+)[`\n ]", code(path))]
 
     assert [target for _, target in named if not re.search(rf"^{target}( \w+)*:", MAKEFILE, re.MULTILINE)] == []
     assert named
+
+
+def test_every_step_that_is_given_to_make_exists() -> None:
+    given = [step for path in READMES for step in re.findall(r"\bmake [^`\n]*\bSTEP=(\w+)", code(path))]
+
+    assert set(given) == {step.partition("_")[0] for step in STEPS}
 
 
 def code(path: Path) -> str:
@@ -295,8 +301,6 @@ def is_known(line: str, block: Block) -> bool:
     match [words[0].removeprefix(".venv/bin/"), *words[1:]]:
         case ["make", _]:
             return True  # test_every_make_target_in_the_prose_exists
-        case ["mkdir", "-p", "my"]:
-            return True
         case ["mkdir", "-p", "my", "&&", "cp", "-R", folder, "my/"]:
             return folder in STEPS
         case ["uvicorn", app, *options]:
