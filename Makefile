@@ -60,7 +60,7 @@ grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app
 	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(APP)" $(if $(HINT),--hint $(HINT))
 
 grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
-	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)")
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)") $(if $(LIMIT),--seconds $(LIMIT))
 
 mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names
 	@$(PY) -m tests.classroom.break_it --prove $(if $(STEP),--step $(STEP))

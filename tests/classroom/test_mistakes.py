@@ -95,7 +95,7 @@ def test_a_bank_that_is_wrong_is_found_out() -> None:
     assert prove(harmless) == "test_a_wrong_password_is_refused stays green"
     assert "does not say 'the moon'" in prove(vague)
     assert "did not start" in prove(broken)
-    assert "SyntaxError" in prove(broken)
+    assert "IndentationError" in prove(broken)
     assert "old is 0 times in main.py" in prove(drifted)
 
 
