@@ -74,13 +74,11 @@ check: .venv/dev ## everything: lint, format, types, every test
 notebooks: .venv/dev ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
-<<<<<<< HEAD
 screenshots: .venv/dev ## take the pictures of the pages anew (needs Chromium)
 	$(PY) -m tests.project.screenshots
-=======
+
 bench: .venv/dev ## measure what the steps cost, beside a bare route and beside the tutorials' way (minutes)
 	@$(PY) tests/project/bench.py
->>>>>>> c0ff661381ce204af274a66eb67a55aaae2a5ad0
 
 lock: .venv/dev ## write the requirements files anew, with today's versions
 	$(PY) -m pip install --quiet uv
