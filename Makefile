@@ -54,10 +54,12 @@ break: .venv/steps ## run a step with a mistake in it: STEP=step01 MISTAKE=... (
 	@$(PY) -m tests.classroom.break_it --port $(PORT) $(if $(STEP),--step $(STEP)) $(if $(MISTAKE),--mistake $(MISTAKE))
 
 exercise: .venv/steps ## write a step yourself: STEP=step01 puts it into my/, its important functions taken out
+	@$(if $(STEP),,$(error say which step: make $@ STEP=step01))
 	@$(PY) -m tests.classroom.write_it --step "$(STEP)"
 
 grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3)
-	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(APP)" $(if $(HINT),--hint $(HINT))
+	@$(if $(STEP),,$(error say which step: make $@ STEP=step01 APP=my.step01.main:app))
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(or $(APP),my.$(STEP).main:app)" $(if $(HINT),--hint $(HINT)) || true
 
 grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
 	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)") $(if $(LIMIT),--seconds $(LIMIT))

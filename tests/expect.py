@@ -123,8 +123,13 @@ def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, Hea
     some = f"{statuses[0]} to {statuses[-1]}" if isinstance(statuses, range) else " or ".join(map(str, statuses))
     parts = [some + ("" if body is ... else " " + short(dump(body)))]
     for name, right in headers.items():
-        parts.append(f"no {name}" if right is None else f"{name}: {getattr(right, 'pattern', right)}")
+        parts.append(f"no {name}" if right is None else f"{name}: {in_words(right)}")
     return "; ".join(parts)
+
+
+def in_words(right: str | re.Pattern[str]) -> str:
+    """Return the text that is expected in a header; of a pattern, the words in the comment that it begins with."""
+    return right if isinstance(right, str) else right.pattern.removeprefix("(?#").partition(")")[0]
 
 
 def dump(body: Any) -> str:

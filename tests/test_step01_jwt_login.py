@@ -16,8 +16,8 @@ STEP = "step01_jwt_login"
 ALICE = {"username": "alice", "password": "wonderland"}
 BOB = {"username": "bob", "password": "sandcastle"}
 # RFC 6750 section 3: without a token it is only asked for; a token that is no good is called so.
-ASKED_FOR = re.compile(r"^Bearer\b(?!.*error=)", re.IGNORECASE)
-INVALID = re.compile(r'^Bearer\b.*\berror="?invalid_token', re.IGNORECASE)
+ASKED_FOR = re.compile(r"(?#Bearer, without an error)^Bearer\b(?!.*error=)", re.IGNORECASE)
+INVALID = re.compile(r'(?#Bearer error="invalid_token")^Bearer\b.*\berror="?invalid_token', re.IGNORECASE)
 SIGN_WITH_THE_KEY = "sign with JWT_SECRET_KEY, taken as UTF-8 bytes (with --url: is it set to the server's key?)."
 REFUSED = {"detail": "Incorrect username or password"}
 

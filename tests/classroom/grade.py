@@ -95,7 +95,10 @@ def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
     entries = [entry for objective in objectives for entry in objective.tests]
     found: dict[str, list[Outcome]] = {entry: [] for entry in entries}
     for outcome in judgement.outcomes:
-        found[entry_of(outcome.test, entries)].append(outcome)
+        entry = entry_of(outcome.test, entries)
+        if not entry:
+            raise SystemExit(f"{outcome.test} belongs to no objective: name it in tests/classroom/objectives.")
+        found[entry].append(outcome)
     outcomes = {o.name: [outcome for entry in o.tests for outcome in found[entry]] for o in objectives}
     complete = {o.name: all(found[entry] for entry in o.tests) for o in objectives}
     holds = {
@@ -121,6 +124,7 @@ def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
 
 def grade_app(step: str, app: str, hint: int) -> int:
     """Print what holds and what does not; return 0 if all does."""
+    print(f"Running the tests of {step} on {app} ...\n", flush=True)
     judgement = judge(step, ROOT, app=app)
     grade = Grade(app, mark_all(load(step), judgement), judgement.problem)
     words = {"reached": "holds", "missed": "not yet", "waits": "waits", "not judged": "not judged"}
