@@ -121,6 +121,12 @@ def change_payload(page: Page, old: str, new: str) -> None:
     press(page, "Send")
 
 
+def expect_ticks(page: Page, *tries: str) -> None:
+    """Wait until these lines of "Try this" are ticked, and no other."""
+    expect(page.locator("#tries .done")).to_have_count(len(tries))
+    assert page.eval_on_selector_all("#tries .done", "items => items.map((item) => item.dataset.try)") == list(tries)
+
+
 # Every page
 
 
@@ -221,6 +227,8 @@ def check_view(page: Page) -> None:
 
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    links = page.eval_on_selector_all("nav a", "links => links.map((link) => link.offsetTop)")
+    assert len(set(links)) == 1, "the links to the parts of the page take more than one line"
 
 
 def test_the_keyboard_alone_is_enough_and_shows_where_it_is(open_page: Open) -> None:
@@ -418,6 +426,31 @@ def test_step_1_logs_in_through_the_api_s_own_page(browser: Browser, servers: di
     page.close()
 
 
+def test_step_1_ticks_what_was_tried_and_nothing_else(open_page: Open) -> None:
+    page = open_page(STEP1)
+    log_in(page, "bob")
+    expect(page.get_by_text("Logged in: Bob Stone")).to_be_visible()
+    expect_ticks(page)
+    log_in(page, "alice")
+    expect_ticks(page, "login")
+    page.get_by_role("textbox", name="Token").fill("nonsense")
+    press(page, "Send")
+    expect(page.locator("#send-error")).to_contain_text("Refused (401)")
+    expect_ticks(page, "login")
+
+    log_in(page, "alice")
+    expect(page.get_by_label("Payload")).to_have_value(re.compile("alice"))
+    change_payload(page, "alice", "bob")
+    expect_ticks(page, "login", "edit")
+    log_out(page)
+    expect_ticks(page, "login", "edit")
+    change_payload(page, "bob", "alice")
+    expect_ticks(page, "login", "edit", "logout")
+    page.reload()
+
+    expect_ticks(page, "login", "edit", "logout", "reload")
+
+
 # Step 2
 
 
@@ -457,6 +490,31 @@ def test_step_2_believes_an_old_copy_after_forget_me_but_no_edited_one(open_page
     expect(page.get_by_text("Not believed: the signature does not fit.")).to_be_visible()
     expect(page.get_by_text("The server got this cookie and did not believe it")).to_be_visible()
     expect(page.locator("#visits")).to_have_text("0")
+
+
+def test_step_2_ticks_what_was_tried_and_nothing_else(open_page: Open) -> None:
+    page = open_page(STEP2)
+    press(page, "Count a visit")
+    expect(page.locator("#visits")).to_have_text("1")
+    add(page, "espresso")
+    expect(page.get_by_text("1 × espresso")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("1 × espresso")).to_be_visible()
+    expect_ticks(page)
+
+    press(page, "Count a visit")
+    expect_ticks(page, "visit")
+    add(page, "tea")
+    expect_ticks(page, "visit", "cart")
+    page.reload()
+    expect_ticks(page, "visit", "cart", "reload")
+    press(page, "Forget me")
+    expect_ticks(page, "visit", "cart", "reload", "forget")
+    press(page, "Send")
+    expect_ticks(page, "visit", "cart", "reload", "forget", "copy")
+    change_payload(page, "2", "1000")
+
+    expect_ticks(page, "visit", "cart", "reload", "forget", "copy", "edit")
 
 
 @pytest.mark.parametrize("step", [STEP2, STEP3])
@@ -543,6 +601,45 @@ def test_step_3_leaves_bob_nothing_of_alice_s(open_page: Open) -> None:
     expect(page.get_by_text("The login of alice was ended first")).to_be_visible()
     expect(page.locator("#total")).to_have_text("Empty.")
     expect(page.get_by_text("1 × sandwich")).to_be_hidden()
+
+
+def test_step_3_ticks_what_was_tried_and_nothing_else(open_page: Open) -> None:
+    page = open_page(STEP3)
+    add(page, "espresso")
+    expect(page.get_by_text("1 × espresso")).to_be_visible()
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    add(page, "tea")
+    expect(page.get_by_text("1 × tea")).to_be_visible()
+    log_in(page, "bob")
+    expect(page.get_by_text("Logged in: Bob Stone")).to_be_visible()
+    log_out(page)
+    expect(page.get_by_text("Logged out.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("Not logged in.")).to_be_visible()
+    expect_ticks(page)
+
+    add(page, "tea")
+    expect_ticks(page, "cart")
+    log_in(page, "alice")
+    expect_ticks(page, "cart", "login")
+    page.reload()
+    expect_ticks(page, "cart", "login", "reload")
+    press(page, "Check out")
+    expect_ticks(page, "cart", "login", "reload", "order")
+    add(page, "sandwich")
+    expect(page.get_by_text("1 × sandwich")).to_be_visible()
+    log_in(page, "bob")
+    expect_ticks(page, "cart", "login", "reload", "order", "bob")
+    log_in(page, "alice")
+    expect(page.get_by_text("Logged in: Alice Liddell")).to_be_visible()
+    copies = cookie_header(page)
+    log_out(page)
+    expect_ticks(page, "cart", "login", "reload", "order", "bob", "logout")
+    page.get_by_label("Cookie header").fill(copies)
+    press(page, "Send")
+
+    expect_ticks(page, "cart", "login", "reload", "order", "bob", "logout", "copy")
 
 
 def test_step_3_keeps_two_browsers_apart(open_page: Open) -> None:
