@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check bench notebooks screenshots lock
+.PHONY: help step01 step02 step03 test break exercise grade grade-all mistakes check notebooks screenshots bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
