@@ -57,9 +57,9 @@ exercise: .venv/steps ## write a step yourself: STEP=step01 puts it into my/, it
 	@$(if $(STEP),,$(error say which step: make $@ STEP=step01))
 	@$(PY) -m tests.classroom.write_it --step "$(STEP)"
 
-grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3)
+grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3; FUNCTION=...)
 	@$(if $(STEP),,$(error say which step: make $@ STEP=step01 APP=my.step01.main:app))
-	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(or $(APP),my.$(STEP).main:app)" $(if $(HINT),--hint $(HINT)) || true
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(or $(APP),my.$(STEP).main:app)" $(if $(HINT),--hint $(HINT)) $(if $(FUNCTION),--function $(FUNCTION)) || true
 
 grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
 	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)") $(if $(LIMIT),--seconds $(LIMIT))

@@ -549,13 +549,17 @@ def test_with_https_only_the_cookie_counts_by_its_new_name_alone(
     expect(browser({cookie_name: value}, https_server).get("/cart"), 200, EMPTY)
 
 
-def test_a_cart_outlives_a_restart_as_the_key_does(start: Launch, browser: Browser, client: httpx.Client) -> None:
+@pytest.fixture(scope="module")
+def elsewhere(start: Launch) -> Server:
+    """The same app with the same settings in another process, as after a restart or in a second worker."""
+    return start().wait_until_ready()
+
+
+def test_a_cart_outlives_a_restart_as_the_key_does(elsewhere: Server, browser: Browser, client: httpx.Client) -> None:
     """Otherwise every update of the app empties every cart."""
     add(client, "tea", 2)
 
-    after = browser(client.cookies, start().wait_until_ready())
-
-    expect(after.get("/cart"), 200, cart(tea=2))
+    expect(browser(client.cookies, elsewhere).get("/cart"), 200, cart(tea=2))
 
 
 BAD_SETTINGS: dict[str, dict[str, str]] = {

@@ -584,10 +584,9 @@ def test_a_login_ends_the_one_before_it(browser: Browser, client: httpx.Client) 
 
 
 def test_a_login_that_is_over_stays_over_after_a_restart_and_on_another_server(
-    start: Launch, browser: Browser, client: httpx.Client
+    start: Launch, elsewhere: Server, browser: Browser, client: httpx.Client
 ) -> None:
     """Otherwise an update of the app, or a second worker, lets every thief in again."""
-    elsewhere = start().wait_until_ready()
     kept = log_in(browser())
     copy = dict(log_in(client).cookies)
     expect(browser(copy, elsewhere).get("/me"), 200, IS_ALICE)
@@ -759,10 +758,9 @@ def test_of_many_checkouts_at_the_same_moment_one_is_an_order(browser: Browser, 
 
 
 def test_a_replay_orders_nothing_after_a_restart_or_on_another_server(
-    start: Launch, browser: Browser, client: httpx.Client
+    elsewhere: Server, browser: Browser, client: httpx.Client
 ) -> None:
     """Otherwise an update of the app, or a second worker, places old orders again."""
-    elsewhere = start().wait_until_ready()
     add(log_in(client), "tea", 2)
     copy = dict(client.cookies)
     expect(client.post("/checkout"), 201)
@@ -864,9 +862,9 @@ def test_a_login_that_cannot_end_the_one_before_it_is_refused(
 # Settings
 
 
-def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(start: Launch, browser: Browser) -> None:
+def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(https_server: Server, browser: Browser) -> None:
     """Otherwise a cookie crosses the network in clear text, or a sister site plants one."""
-    server = start(HTTPS_ONLY="true").wait_until_ready()
+    server = https_server
 
     set_now = cookies_set(browser(to=server).post("/login", data=ALICE))
 

@@ -122,7 +122,7 @@ def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
 # One app
 
 
-def grade_app(step: str, app: str, hint: int) -> int:
+def grade_app(step: str, app: str, hint: int, function: str) -> int:
     """Print what holds and what does not; return 0 if all does."""
     print(f"Running the tests of {step} on {app} ...\n", flush=True)
     judgement = judge(step, ROOT, app=app)
@@ -139,11 +139,11 @@ def grade_app(step: str, app: str, hint: int) -> int:
         print(f"{first.failed[0].message}\n\nRead: {first.objective.read}")
     elif grade.points == grade.possible:
         print("All of it holds.")
-    print_hints(step, app, first, hint)
+    print_hints(step, app, first, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
 
-def print_hints(step: str, app: str, first: Mark | None, hint: int) -> None:
+def print_hints(step: str, app: str, first: Mark | None, hint: int, function: str = "") -> None:
     """Print what is still to be written, and the hints up to the one that was asked for."""
     file = ROOT / (app.partition(":")[0].replace(".", "/") + ".py")
     tasks = {task.name: task for task in write_it.load(step)}
@@ -155,11 +155,12 @@ def print_hints(step: str, app: str, first: Mark | None, hint: int) -> None:
     if open_tasks:
         print(f"Not written yet: {', '.join(task.name for task in open_tasks)}.")
     task = open_tasks[0] if open_tasks else tasks.get(first.objective.write) if first else None
+    task = tasks.get(function, task)
     if task and hint:
         for number, text in enumerate(task.hints[:hint], 1):
             print(f"\nHint {number} of {len(task.hints)} for {task.name}: {text}")
     elif task:
-        print(f"A hint for {task.name}: add HINT=1")
+        print(f"A hint for {task.name}: add HINT=1 (for another function: FUNCTION={'|'.join(tasks)})")
 
 
 # A class
@@ -266,6 +267,7 @@ def main() -> int:
     parser.add_argument("--step", choices=STEPS, required=True)
     parser.add_argument("--app", help="module:attribute, as uvicorn would find it from here")
     parser.add_argument("--hint", type=int, choices=(1, 2, 3), default=0)
+    parser.add_argument("--function", default="", help="which function the hint is for; default: the next one")
     parser.add_argument("--submissions", type=Path, help="a folder with a subfolder for each submission")
     parser.add_argument("--results", type=Path, help="default: my/grades_STEP")
     parser.add_argument("--seconds", type=float, default=300, help="the time limit of each submission")
@@ -279,7 +281,7 @@ def main() -> int:
         return 0
     if not options.app:
         parser.error("say which app: APP=my.step01.main:app, or which folder: SUBMISSIONS=...")
-    return grade_app(options.step, options.app, options.hint)
+    return grade_app(options.step, options.app, options.hint, options.function)
 
 
 if __name__ == "__main__":
