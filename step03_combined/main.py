@@ -126,7 +126,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-app = FastAPI(title="Step 3: both together, and an end that holds", max_body_size=MOST_BYTES)
+app = FastAPI(title="Step 3: both together, and an end that holds")
 app.add_middleware(
     SessionMiddleware,
     secret_key=SESSION_SECRET_KEY,
@@ -139,7 +139,7 @@ app.add_middleware(
 # Stop 1: the token moves into a cookie, where no script can read it
 
 
-@app.post("/login", responses=refusals(400, 401, 403, 503))
+@app.post("/login", responses=refusals(400, 401, 403, 413, 503))
 async def login(request: Request, response: Response, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> User:
     """Begin a login of its own, after ending those that this browser had."""
     if not await password_is_right(form.username, form.password):
@@ -166,20 +166,20 @@ def issue_token(username: str, jti: str) -> str:
     return jwt.encode(claims.model_dump(), JWT_KEY, algorithm="HS256")
 
 
-def read_token(token: str) -> Claims | None:
-    """Return the claims of an acceptable token, None for anything else (RFC 8725 section 3)."""
+def read_token(token: str, at: float) -> Claims | None:
+    """Return the claims of a token that is acceptable at this time, None for anything else (RFC 8725 section 3)."""
     if not COMPACT_JWT.fullmatch(token):
         return None
     try:
         claims = Claims.model_validate_json(jws.verify(token, JWT_KEY, algorithms=["HS256"]))
     except (JWSError, ValidationError):
         return None
-    return claims if claims.exp > time.time() and claims.sub in USERS else None
+    return claims if claims.exp > at and claims.sub in USERS else None
 
 
-def token_of(request: Request) -> Claims | None:
+def token_of(request: Request, at: float) -> Claims | None:
     """Return the claims of the token cookie, None without an acceptable one. No other place counts."""
-    return read_token(request.cookies.get(TOKEN_COOKIE, ""))
+    return read_token(request.cookies.get(TOKEN_COOKIE, ""), at)
 
 
 # Stop 2: tie the two. The session data names its login by jti, and counts only beside that login's token
@@ -193,7 +193,7 @@ async def current_login(request: Request) -> Claims | None:
     jti = read_id(request.session.get("jti"))
     if not jti:
         return None
-    claims = token_of(request)
+    claims = token_of(request, time.time())
     if claims is None or claims.jti != jti or await denylist.contains(f"login:{jti}"):
         request.scope["session"] = Session()  # empty, but not cleared: an answer that changed nothing sets no cookie
         return None
@@ -240,7 +240,7 @@ async def get_cart(request: Request) -> Cart:
     return show_cart(read_cart(request.session.get("cart")))
 
 
-@app.post("/cart", dependencies=[Depends(current_login)], responses=refusals(400, 403, 404, 409, 503))
+@app.post("/cart", dependencies=[Depends(current_login)], responses=refusals(400, 403, 404, 409, 413, 503))
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
     """Put something from the menu into the cart."""
     if line.item not in MENU:
@@ -312,7 +312,7 @@ async def logout(request: Request, response: Response) -> None:
 
 def named_logins(request: Request) -> set[str]:
     """Return the jti of every login that either cookie names, tied or not."""
-    claims = token_of(request)
+    claims = token_of(request, at=0)  # an expired one too: a clock that steps back must not revive it
     return {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}
 
 
@@ -456,6 +456,31 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": problems}, status_code=422)
 
 
+def small_bodies(app: ASGIApp) -> ASGIApp:
+    """Stop reading a request's body at a megabyte, with 413: nobody fills the memory (RFC 9110 section 15.5.14).
+
+    FastAPI's own max_body_size carries a request out, then answers that it was too large.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def receive_small() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MOST_BYTES:
+                raise HTTPException(413, "The body is too large")
+            return message
+
+        await app(scope, receive_small, send)
+
+    return answer
+
+
+app.add_middleware(small_bodies)
+
+
 def strict_headers(app: ASGIApp) -> ASGIApp:
     """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
     strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -472,3 +497,22 @@ def strict_headers(app: ASGIApp) -> ASGIApp:
 
 
 app.add_middleware(strict_headers)
+
+
+def openapi() -> dict[str, Any]:
+    """Describe the app, with the headers and cookies that FastAPI cannot see in its routes (OpenAPI 3.1)."""
+    described = FastAPI.openapi(app)
+    names = ("Cache-Control", "Set-Cookie", "Vary", "X-Content-Type-Options")
+    headers = {name: {"schema": {"type": "string"}} for name in names}
+    for operation in [operation for path in described["paths"].values() for operation in path.values()]:
+        for response in operation["responses"].values():
+            response.setdefault("headers", {}).update(headers)
+    both: dict[str, list[str]] = {TOKEN_COOKIE: [], SESSION_COOKIE: []}
+    described["components"]["securitySchemes"] = {n: {"type": "apiKey", "in": "cookie", "name": n} for n in both}
+    described["security"] = [{}, both]  # or none: a visitor needs no login
+    for path, method in (("/me", "get"), ("/checkout", "post")):
+        described["paths"][path][method]["security"] = [both]
+    return described
+
+
+app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to do it

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from urllib.parse import urlencode
 
 import httpx
@@ -80,7 +81,21 @@ def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
     return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False, timeout=30)
 
 
-# From OpenAPI: what it allows and what it does not; each answer must be one that it names
+# From OpenAPI: what it allows and what it does not; each answer must be one that it names, and so its headers
+
+WIRE = {"content-length", "content-type", "date", "server"}  # what any answer has
+Operation = tuple[str, str, dict[str, Any]]
+
+
+def openapi_of(server: Server) -> dict[str, Any]:
+    """Return what the app says of itself."""
+    with visit(server) as client:
+        return dict(client.get("/openapi.json").json())
+
+
+def operations_of(described: dict[str, Any]) -> list[Operation]:
+    """Return method, path and description of each operation."""
+    return [(method, path, what) for path, item in described["paths"].items() for method, what in item.items()]
 
 
 def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
@@ -100,7 +115,8 @@ def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("name", [*STEPS, NO_DENYLIST])
 def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name: str) -> None:
     """Otherwise /docs, and every client that is made from it, is wrong."""
-    schema = schemathesis.openapi.from_url(f"{servers[name].url}/openapi.json")
+    described = openapi_of(servers[name])
+    schema = schemathesis.openapi.from_dict(described)
     where = "step03_combined" if name == NO_DENYLIST else name
     # JSON Schema takes 5.0 for a whole number, and cannot say that a form's fields may not be empty.
     meant: Any = [CHECKS.get_one("positive_data_acceptance")]
@@ -121,6 +137,8 @@ def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name
                 answer = case.call(base_url=servers[name].url, **extra)
                 seen.add(answer.status_code)
                 case.validate_response(answer, excluded_checks=meant)
+                named = described["paths"][case.path][case.method.lower()]["responses"][str(answer.status_code)]
+                assert {header.lower() for header in answer.headers} - WIRE <= {h.lower() for h in named["headers"]}
 
             try_out()
 
@@ -129,15 +147,43 @@ def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name
     assert (403 in seen) == (name != "step01_jwt_login")
 
 
-@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
-def test_a_form_that_cannot_be_read_is_a_refusal_that_openapi_names(servers: dict[str, Server], step: str) -> None:
-    """Otherwise the one refusal that the fuzzer does not find is missing."""
+REFUSED_BODIES: dict[int, dict[str, Any]] = {
+    400: {"content": "x", "headers": {"Content-Type": "multipart/form-data; boundary"}},
+    413: {"content": b"x" * 2_000_000, "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_body_that_cannot_be_read_is_a_refusal_that_openapi_names(servers: dict[str, Server], step: str) -> None:
+    """Otherwise the two refusals that the fuzzer does not find are missing."""
+    with_body = [line for line in operations_of(openapi_of(servers[step])) if "requestBody" in line[2]]
+    assert with_body
     with visit(servers[step]) as client:
-        expect(client.post("/login", content="x", headers={"Content-Type": "multipart/form-data"}), 400)
+        for method, path, what in with_body:
+            for status, body in REFUSED_BODIES.items():
+                if path == "/login" or status == 413:
+                    expect(client.request(method, path, **body), status, {"detail": ANY})
+                assert str(status) in what["responses"]
 
-        named = client.get("/openapi.json").json()["paths"]["/login"]["post"]["responses"]
 
-    assert "400" in named
+@pytest.mark.parametrize("step", STEPS)
+def test_openapi_says_which_routes_need_a_login_and_where_it_is_carried(servers: dict[str, Server], step: str) -> None:
+    """Otherwise a client that is made from it does not send the cookies, or asks for a login where none is needed."""
+    described = openapi_of(servers[step])
+    schemes = described["components"]["securitySchemes"]
+    in_cookies = {scheme["name"] for scheme in schemes.values() if scheme.get("in") == "cookie"}
+    with visit(servers[step]) as client:
+        for method, path, what in operations_of(described):
+            refused = client.request(method, path).status_code == 401
+            security = what.get("security", described.get("security", [{}]))
+
+            assert refused == ({} not in security), (method, path)
+            assert {name for either in security for name in either} <= set(schemes)
+        if step != "step01_jwt_login":
+            client.post("/login", data=ALICE)
+            client.post("/cart", json={"item": "tea"})
+
+        assert in_cookies == set(client.cookies)
 
 
 # Spoiled tokens, cookies and forms

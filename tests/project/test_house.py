@@ -21,6 +21,7 @@ DIFFERENT = {
     "issue_token": "step 3's token names its login by jti",
     "login": "step 1 hands out the token, step 3 sets cookies and ends older logins",
     "me": "step 1 asks a bearer token, step 3 both cookies",
+    "openapi": "step 1 has a bearer token, step 2 one cookie, step 3 two",
     "show_session": "step 2 shows the cookie, step 3 what both cookies say",
 }
 
