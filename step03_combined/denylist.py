@@ -28,7 +28,10 @@ class SQLiteDenylist:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self.open().close()
+            connection = self.open()
+            # A write, as a file that can only be read opens without an error.
+            connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
+            connection.close()
         except sqlite3.Error as error:
             raise SystemExit(f"DENYLIST_URL: cannot open {path}: {error}.") from None
 

@@ -271,6 +271,22 @@ def test_a_sqlite_file_that_became_read_only_is_out_of_reach(denylist: SQLiteDen
     assert asyncio.run(denylist.contains("login:before"))
 
 
+def test_a_sqlite_file_that_can_only_be_read_stops_the_start(run: Run, tmp_path: Path) -> None:
+    """Otherwise nobody can log out, and the operator hears it from the guests."""
+    file = tmp_path / "denylist.sqlite3"
+    SQLiteDenylist(str(file))
+    file.chmod(0o444)
+    may_do_everything = os.geteuid() == 0  # root, unless that capability is taken away
+
+    taken = [need("setpriv", "util-linux"), "--bounding-set=-dac_override"] if may_do_everything else []
+    result = run(*taken, "env", f"DENYLIST_URL=sqlite:///{file}", sys.executable, "-c", f"import {STEP}.main")
+
+    assert result.returncode
+    assert result.stderr.splitlines()[-1] == (
+        f"DENYLIST_URL: cannot open {file}: attempt to write a readonly database."
+    )
+
+
 def test_entries_leave_when_their_time_is_over_and_the_file_stops_growing(
     denylist: SQLiteDenylist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
