@@ -42,9 +42,11 @@ class Server:
     def wait_until_stopped(self) -> int:
         """Return the exit code of a start that fails; AssertionError if the server starts to answer."""
         assert self.process
-        while self.process.poll() is None:
+        end = time.monotonic() + START_SECONDS
+        while self.process.poll() is None and time.monotonic() < end:
             assert not self.answers(), f"Your app started, and should have refused to:\n{self.log}"
             time.sleep(0.02)
+        assert self.process.returncode is not None, f"Your app neither started nor stopped:\n{self.log}"
         return self.process.returncode
 
     def answers(self) -> bool:

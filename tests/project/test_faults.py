@@ -44,6 +44,14 @@ def made_up_login() -> dict[str, str]:
     return {TOKEN_COOKIE: token, SESSION_COOKIE: forge.cookie(data, SESSION_KEY)}
 
 
+def wait_until(it_is_true: Callable[[], bool]) -> None:
+    """Return once it is true; AssertionError if it is not within 20 seconds."""
+    end = time.monotonic() + 20
+    while not it_is_true():
+        assert time.monotonic() < end, "It did not come true within 20 seconds."
+        time.sleep(0.02)
+
+
 def alice(browser: Browser, server: Server) -> httpx.Client:
     """Return a browser in which Alice logged in and chose two teas."""
     client = log_in(browser(to=server))
@@ -67,8 +75,7 @@ def paused(process: int) -> Iterator[None]:
 def test_a_logout_in_one_worker_holds_in_the_other(start: Launch, browser: Browser) -> None:
     """Otherwise a logout holds in half of the requests."""
     server = start(WEB_CONCURRENCY="2").wait_until_ready()
-    while server.log.count("Application startup complete") < 2:
-        time.sleep(0.02)
+    wait_until(lambda: server.log.count("Application startup complete") == 2)
     one, other = map(int, re.findall(r"Started server process \[(\d+)\]", server.log))
 
     with paused(other):
@@ -408,8 +415,7 @@ def test_a_login_that_is_under_way_is_answered_before_the_server_stops(start: La
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")  # the app has begun to read
 
         server.process.terminate()
-        while "Shutting down" not in server.log:
-            time.sleep(0.02)
+        wait_until(lambda: "Shutting down" in server.log)
         connection.sendall(form)
 
         assert connection.recv(10_000).startswith(b"HTTP/1.1 200 ")
@@ -428,9 +434,7 @@ def test_reload_brings_in_a_change_and_keeps_logins(tmp_path: Path, browser: Bro
         main = tmp_path / STEP / "main.py"
 
         main.write_text(main.read_text(encoding="utf-8").replace('"tea": 300', '"tea": 400'), encoding="utf-8")
-        end = time.monotonic() + 20
-        while client.get("/cart").json()["total_cents"] != 800 and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until(lambda: client.get("/cart").json()["total_cents"] == 800)
 
         expect(client.get("/cart"), 200, {"items": {"tea": 2}, "total_cents": 800})
         expect(client.get("/me"), 200, IS_ALICE)

@@ -231,20 +231,26 @@ def check_view(page: Page) -> None:
     assert len(set(links)) == 1, "the links to the parts of the page take more than one line"
 
 
+def tab_to(page: Page, script: str, wanted: str) -> None:
+    """Press Tab until the script says what is wanted; AssertionError after 50 times."""
+    for _ in range(50):
+        page.keyboard.press("Tab")
+        if page.evaluate(script) == wanted:
+            return
+    raise AssertionError(f"The keyboard does not come to {wanted}.")
+
+
 def test_the_keyboard_alone_is_enough_and_shows_where_it_is(open_page: Open) -> None:
     page = open_page(STEP3)
     expect(page.get_by_text("espresso, 2.50")).to_be_visible()
 
     for text in ("alice", "wonderland"):
-        page.keyboard.press("Tab")
-        while page.evaluate("document.activeElement.localName") != "input":
-            page.keyboard.press("Tab")
+        tab_to(page, "document.activeElement.localName", "input")
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         page.keyboard.type(text)
     page.keyboard.press("Enter")
     expect(page.get_by_text("Alice Liddell").first).to_be_visible()
-    while page.evaluate("document.activeElement.ariaLabel") != "Add tea":
-        page.keyboard.press("Tab")
+    tab_to(page, "document.activeElement.ariaLabel", "Add tea")
     page.keyboard.press("Space")
 
     expect(page.get_by_text("1 × tea")).to_be_visible()
