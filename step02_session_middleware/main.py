@@ -285,7 +285,7 @@ def openapi() -> dict[str, Any]:
     for operation in [operation for path in described["paths"].values() for operation in path.values()]:
         for response in operation["responses"].values():
             response.setdefault("headers", {}).update(headers)
-    cookie = {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE}
+    cookie = {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "Browsers send it unasked."}
     described["components"]["securitySchemes"] = {SESSION_COOKIE: cookie}
     described["security"] = [{}, {SESSION_COOKIE: []}]  # or none: there may be nothing to remember yet
     return described

@@ -508,7 +508,8 @@ def openapi() -> dict[str, Any]:
         for response in operation["responses"].values():
             response.setdefault("headers", {}).update(headers)
     both: dict[str, list[str]] = {TOKEN_COOKIE: [], SESSION_COOKIE: []}
-    described["components"]["securitySchemes"] = {n: {"type": "apiKey", "in": "cookie", "name": n} for n in both}
+    cookie = {"type": "apiKey", "in": "cookie", "description": "Set by POST /login; browsers send it unasked."}
+    described["components"]["securitySchemes"] = {name: cookie | {"name": name} for name in both}
     described["security"] = [{}, both]  # or none: a visitor needs no login
     for path, method in (("/me", "get"), ("/checkout", "post")):
         described["paths"][path][method]["security"] = [both]
