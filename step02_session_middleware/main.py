@@ -112,7 +112,7 @@ async def get_cart(request: Request) -> Cart:
     return show_cart(read_cart(request.session.get("cart")))
 
 
-@app.post("/cart", responses=refusals(400, 403, 404, 409, 413))
+@app.post("/cart", responses=refusals(400, 403, 404, 409, 413, 415))
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
     """Put something from the menu into the cart."""
     if line.item not in MENU:
@@ -158,8 +158,8 @@ def read_cart(value: object) -> dict[str, int]:
 
 
 def read_count(value: object) -> int:
-    """Return a whole number above zero, 0 for anything else; JSON's true is no number."""
-    return value if type(value) is int and value > 0 else 0
+    """Return a whole number above zero that all of JSON can carry, 0 for anything else, true included (RFC 8259)."""
+    return value if type(value) is int and 0 < value < 2**53 else 0
 
 
 def show_cart(cart: dict[str, int]) -> Cart:
@@ -220,11 +220,28 @@ def is_foreign(method: str, headers: Headers) -> bool:
         return headers["sec-fetch-site"] not in ("same-origin", "none")
     if "origin" in headers:
         host = headers.get("host", "").lower()
-        return headers["origin"].lower() not in (f"http://{host}", f"https://{host}")
+        return not host or headers["origin"].lower() not in (f"http://{host}", f"https://{host}")
     return False
 
 
 app.add_middleware(same_origin)
+
+
+def ascii_cookies(app: ASGIApp) -> ASGIApp:
+    """Keep a sister host's cookie from passing for a __Host- one, by a blank before it that Starlette strips."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [
+                (name, value.decode("ascii", "replace").encode() if name == b"cookie" else value)
+                for name, value in scope["headers"]
+            ]
+        await app(scope, receive, send)
+
+    return answer
+
+
+app.add_middleware(ascii_cookies)
 
 
 @app.exception_handler(RequestValidationError)
@@ -234,29 +251,32 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": problems}, status_code=422)
 
 
-def small_bodies(app: ASGIApp) -> ASGIApp:
-    """Stop reading a request's body at a megabyte, with 413: nobody fills the memory (RFC 9110 section 15.5.14).
+def safe_bodies(app: ASGIApp) -> ASGIApp:
+    """Refuse to read a body that could stop the server: one of more than a megabyte, or in parts (multipart).
 
-    FastAPI's own max_body_size carries a request out, then answers that it was too large.
+    FastAPI's own max_body_size carries a request out, and then answers that it was too large. And Starlette decodes
+    a form in parts by whatever codec its header names: Python's punycode would take minutes.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
 
-        async def receive_small() -> Message:
+        async def receive_safe() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
             if size > MOST_BYTES:
                 raise HTTPException(413, "The body is too large")
+            if "multipart" in Headers(scope=scope).get("content-type", "").lower():
+                raise HTTPException(415, "Send a form urlencoded, not in parts")
             return message
 
-        await app(scope, receive_small, send)
+        await app(scope, receive_safe if scope["type"] == "http" else receive, send)
 
     return answer
 
 
-app.add_middleware(small_bodies)
+app.add_middleware(safe_bodies)
 
 
 def strict_headers(app: ASGIApp) -> ASGIApp:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import suppress
 from functools import cached_property
 from typing import Protocol
 
@@ -36,9 +37,10 @@ class SQLiteDenylist:
             raise SystemExit(f"DENYLIST_URL: cannot open {path}: {error}.") from None
 
     def open(self) -> sqlite3.Connection:
-        """Return a new connection that commits each statement by itself, and waits a second for a lock."""
-        connection = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
+        """Return a new connection that commits each statement by itself, and waits 0.2 seconds for a lock."""
+        connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        with suppress(sqlite3.OperationalError):  # of processes that start at once, one sets it for all
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS denylist (entry TEXT PRIMARY KEY, expires REAL NOT NULL)")
         connection.execute("CREATE INDEX IF NOT EXISTS denylist_expires ON denylist (expires)")
         return connection
@@ -67,6 +69,8 @@ class SQLiteDenylist:
 
 def open_denylist(url: str) -> Denylist:
     """Return the denylist that the URL names; exits if there can be none."""
+    if url in ("sqlite:///", "sqlite:///:memory:"):
+        raise SystemExit("DENYLIST_URL must name a file: what is in memory only forgets which logins are over.")
     if url.startswith("sqlite:///"):
         return SQLiteDenylist(url.removeprefix("sqlite:///"))
     if url.startswith(("redis://", "rediss://")):

@@ -18,8 +18,9 @@ class RedisDenylist:
     def __init__(self, url: str) -> None:
         try:
             self.redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
-        except ValueError as error:
-            raise SystemExit(f"DENYLIST_URL: {error}.") from None
+            self.redis.connection_pool.make_connection()  # opens nothing yet, but takes no unknown option
+        except (ValueError, TypeError):
+            raise SystemExit("DENYLIST_URL must be like redis://:password@host:6379/0, percent-encoded.") from None
 
     async def add(self, entry: str) -> bool:
         try:

@@ -364,42 +364,6 @@ def test_an_ended_login_does_not_come_back_when_the_server_is_killed_at_once(sta
     expect(browser(login, start().wait_until_ready()).get("/me"), 401)
 
 
-# A body that nobody could want to send
-
-ANNOUNCED, IN_PIECES = b"x" * 2_000_000, [b"x" * 100_000] * 20
-
-
-@pytest.mark.parametrize("body", [ANNOUNCED, IN_PIECES], ids=["announced", "in pieces"])
-@pytest.mark.parametrize("path", ["/login", "/cart"])
-def test_a_body_of_more_than_a_megabyte_is_refused_and_changes_nothing(
-    start: Launch, browser: Browser, path: str, body: bytes | list[bytes]
-) -> None:
-    """Otherwise one long request fills the memory."""
-    client = alice(browser, start().wait_until_ready())
-    kind = {"Content-Type": "application/json" if path == "/cart" else "application/x-www-form-urlencoded"}
-
-    refused = client.post(path, content=body if isinstance(body, bytes) else iter(body), headers=kind)
-
-    expect(refused, 413, {"detail": ANY}, {"Set-Cookie": None})
-    expect(client.get("/cart"), 200, {"items": {"tea": 2}, "total_cents": 600})
-
-
-@pytest.mark.parametrize("body", [ANNOUNCED, IN_PIECES], ids=["announced", "in pieces"])
-@pytest.mark.parametrize("path", ["/checkout", "/logout"])
-def test_a_large_body_where_none_is_read_is_not_refused_after_the_deed(
-    start: Launch, browser: Browser, path: str, body: bytes | list[bytes]
-) -> None:
-    """Otherwise Alice's order is placed, and the answer says that it was not."""
-    client = alice(browser, start().wait_until_ready())
-
-    answer = client.post(path, content=body if isinstance(body, bytes) else iter(body))
-
-    if expect(answer, (201, 204, 413)).status_code == 413:
-        expect(client.post("/checkout"), 201)
-    else:
-        expect(client.post("/checkout"), 409 if path == "/checkout" else 401)
-
-
 # Stop, reload, clock
 
 

@@ -1,0 +1,210 @@
+"""Attacks on what lies under the steps: Starlette's forms and cookies, Python's numbers, the denylist's settings."""
+
+import multiprocessing
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import httpx
+import pytest
+
+from step03_combined.denylist import SQLiteDenylist, open_denylist
+from tests import forge
+from tests.conftest import JWT_KEY, SESSION_KEY
+from tests.expect import expect
+from tests.project.conftest import ROOT
+from tests.server import Server, launch, stop
+from tests.test_step03_combined import ALICE, IS_ALICE, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
+
+STEP1, STEP2, STEP3 = STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+HTTPS = "step 3 over https"
+HOST_TOKEN, HOST_SESSION = f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """The three steps, and step 3 once more as behind https."""
+    folder: Path = tmp_path_factory.mktemp("steps")
+    settings = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
+    settings["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
+    started = {step: launch(f"{step}.main:app", ROOT, folder / f"{step}.log", settings) for step in STEPS}
+    https = settings | {"HTTPS_ONLY": "true"}
+    started[HTTPS] = launch(f"{STEP3}.main:app", ROOT, folder / "https.log", https)
+    yield {name: server.wait_until_ready() for name, server in started.items()}
+    stop(list(started.values()))
+
+
+def visit(server: Server) -> httpx.Client:
+    """Open a browser."""
+    transport = httpx.HTTPTransport(verify=False)
+    return httpx.Client(base_url=server.url, transport=transport, trust_env=False, timeout=30)
+
+
+# Bodies
+
+ANNOUNCED, IN_PIECES = b"x" * 2_000_000, [b"x" * 100_000] * 20
+
+
+def send(client: httpx.Client, path: str, body: bytes | list[bytes], kind: str = "text/plain") -> httpx.Response:
+    """Send a body at once, with its length, or in pieces, without."""
+    return client.post(path, content=body if isinstance(body, bytes) else iter(body), headers={"Content-Type": kind})
+
+
+@pytest.mark.parametrize("step", [STEP1, STEP3])
+@pytest.mark.parametrize("charset", ["punycode", "idna", "no-such-charset", "utf-8"])
+def test_no_client_chooses_how_a_form_is_decoded(servers: dict[str, Server], step: str, charset: str) -> None:
+    """Otherwise punycode keeps it busy for minutes, and each name of a charset that does not exist stays in memory."""
+    body = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nalice\r\n--x--\r\n'
+    for kind in ("multipart/form-data", "MULTIPART/Form-Data"):
+        with visit(servers[step]) as client:
+            header = f"{kind}; boundary=x; charset={charset}"
+            answer = client.post("/login", content=body, headers={"Content-Type": header})
+
+        expect(answer, 415, {"detail": ANY}, {"Set-Cookie": None})
+
+
+@pytest.mark.parametrize("body", [ANNOUNCED, IN_PIECES], ids=["announced", "in pieces"])
+@pytest.mark.parametrize("path", ["/login", "/cart"])
+def test_a_body_of_more_than_a_megabyte_is_refused_and_changes_nothing(
+    servers: dict[str, Server], path: str, body: bytes | list[bytes]
+) -> None:
+    """Otherwise one long request fills the memory."""
+    kind = "application/json" if path == "/cart" else "application/x-www-form-urlencoded"
+    with visit(servers[STEP3]) as client:
+        add(log_in(client), "tea", 2)
+
+        expect(send(client, path, body, kind), 413, {"detail": ANY}, {"Set-Cookie": None})
+
+        expect(client.get("/cart"), 200, {"items": {"tea": 2}, "total_cents": 600})
+
+
+@pytest.mark.parametrize("body", [ANNOUNCED, IN_PIECES], ids=["announced", "in pieces"])
+@pytest.mark.parametrize("path", ["/checkout", "/logout"])
+def test_a_large_body_where_none_is_read_is_not_refused_after_the_deed(
+    servers: dict[str, Server], path: str, body: bytes | list[bytes]
+) -> None:
+    """Otherwise Alice's order is placed, and the answer says that it was not."""
+    with visit(servers[STEP3]) as client:
+        add(log_in(client), "tea", 2)
+
+        refused = expect(send(client, path, body), (201, 204, 413)).status_code == 413
+
+        expect(client.post("/checkout"), 201 if refused else 409 if path == "/checkout" else 401)
+
+
+# Cookies
+
+
+def as_header(cookies: list[tuple[str, str]]) -> dict[bytes, bytes]:
+    """Return the header that brings these cookies, whose names need not be ASCII."""
+    return {b"Cookie": "; ".join(f"{name}={value}" for name, value in cookies).encode("latin-1")}
+
+
+@pytest.mark.parametrize("blank", ["\xa0", "\x85", "\xa0\x85"], ids=["no-break space", "next line", "both"])
+def test_a_cookie_that_a_sibling_host_planted_does_not_pass_for_one_of_this_host(
+    servers: dict[str, Server], blank: str
+) -> None:
+    """Otherwise blog.cafe.example makes Bob order as Alice: browsers let it set that name, and Starlette strips it."""
+    with visit(servers[HTTPS]) as client:
+        pairs = []
+        for form in (ALICE, {"username": "bob", "password": "sandcastle"}):
+            client.cookies.clear()
+            answer = client.post("/login", data=form)
+            names = [line.partition("=") for line in answer.headers.get_list("set-cookie")]
+            pairs.append([(name, value.partition(";")[0]) for name, _, value in names])
+        alice, bob = pairs
+        planted = [(blank + name, value) for name, value in alice]
+        assert {name for name, _ in bob} == {HOST_TOKEN, HOST_SESSION}
+        client.cookies.clear()
+
+        for cookies in (bob + planted, planted + bob):
+            assert client.get("/me", headers=as_header(cookies)).json() == {
+                "username": "bob",
+                "full_name": "Bob Stone",
+            }
+        expect(client.get("/me", headers=as_header(planted)), 401)
+        expect(client.get("/me", headers=as_header(alice)), 200, IS_ALICE)
+
+
+@pytest.mark.parametrize("number", [10**400, int("9" * 4300), -(10**400)], ids=["400", "4300", "minus"])
+def test_a_number_of_many_digits_in_session_data_is_no_server_error(servers: dict[str, Server], number: int) -> None:
+    """Otherwise a sister app with the same key breaks this one."""
+    jti = secrets.token_hex()
+    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
+    data: dict[str, Any] = {
+        "jti": jti,
+        "order_id": secrets.token_hex(),
+        "renewed": number,
+        "cart": {"tea": number, "espresso": 1},
+    }
+    requests = [
+        ("GET", "/me"),
+        ("GET", "/cart"),
+        ("GET", "/session"),
+        ("DELETE", "/cart/espresso"),
+        ("POST", "/checkout"),
+    ]
+    cookies = as_header([(TOKEN_COOKIE, token), (SESSION_COOKIE, forge.cookie(data, SESSION_KEY))])
+    with visit(servers[STEP3]) as client:
+        for method, path in requests:
+            client.cookies.clear()
+            expect(client.request(method, path, headers=cookies), (200, 201))
+        client.cookies.clear()
+        expect(client.post("/cart", json={"item": "tea"}, headers=cookies), 200, {"items": ANY, "total_cents": 550})
+    noted = as_header([("step02_session", forge.cookie({"visits": number}, SESSION_KEY))])
+    with visit(servers[STEP2]) as client:
+        expect(client.post("/visits", headers=noted), 200, {"visits": 1})
+
+
+def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(servers: dict[str, Server]) -> None:
+    """Otherwise what is empty on both sides counts as the same."""
+    for origin in ("http://", "https://"):
+        with visit(servers[STEP2]) as client:
+            expect(client.post("/visits", headers={"Host": "", "Origin": origin}), 403)
+
+
+# Settings
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:"])
+def test_a_denylist_that_would_be_in_memory_stops_the_start(url: str) -> None:
+    """Otherwise a logout holds in one worker, until it ends."""
+    with pytest.raises(SystemExit, match=r"^DENYLIST_URL must name a file"):
+        open_denylist(url)
+
+
+@pytest.mark.parametrize("url", ["redis://:rabbit/hole@127.0.0.1/0", "redis://127.0.0.1/0?no_such_option=1"])
+def test_a_redis_url_that_cannot_be_meant_stops_the_start_and_tells_no_password(url: str) -> None:
+    """Otherwise each request is a server error, or the log has a piece of the password."""
+    with pytest.raises(SystemExit, match=r"^DENYLIST_URL must be like redis://") as stopped:
+        open_denylist(url)
+
+    assert "rabbit" not in str(stopped.value)
+
+
+def open_at(file: str, moment: float) -> str:
+    """Open the denylist in a file at this moment, and return why that failed, or which journal it has."""
+    time.sleep(max(0, moment - time.time() - 0.002))
+    while time.time() < moment:
+        pass
+    try:
+        connection = SQLiteDenylist(file).connection
+    except SystemExit as stopped:
+        return str(stopped)
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def test_many_processes_can_start_at_once_on_a_denylist_that_is_not_there_yet(tmp_path: Path) -> None:
+    """Otherwise the first start of an app with some workers fails now and then."""
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(open_at, [str(tmp_path / "first")] * 4, [0.0] * 4))
+        for start in range(100):
+            file, moment = str(tmp_path / f"{start}.sqlite3"), time.time() + 0.01
+
+            said = set(pool.map(open_at, [file] * 4, [moment] * 4))
+
+            assert said == {"wal"}
