@@ -23,17 +23,16 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from jose import jwk, jws, jwt
 from jose.exceptions import JWSError
-from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import Headers
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
+log = logging.getLogger("uvicorn.error")  # uvicorn prints this logger; one of our own would need a set-up first
 
-# Settings: a key comes from the environment, else it is made up; none stands in the source
+# Settings. No key is written here: it comes from the environment, or is made up at the start
 
 JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
 LOGIN_SECONDS = 15 * 60
-MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
 
 
 # Data and models
@@ -50,6 +49,8 @@ USERS = {
     "alice": User(username="alice", full_name="Alice Liddell"),
     "bob": User(username="bob", full_name="Bob Stone"),
 }
+# argon2id, as OWASP recommends. HASHER.hash() makes one more, as slow as the others: no answer's time gives a name away
+HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 PASSWORD_HASHES = {
     "alice": "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ",
     "bob": "$argon2id$v=19$m=19456,t=2,p=1$wO/yuE/TPhvJUUnHJY33MQ$rbFxTHfwo/5Srs/G4VjX3sirBAAO7xsFmxtDKaF3so8",
@@ -66,13 +67,11 @@ class Token(BaseModel):
     expires_in: int = LOGIN_SECONDS
 
 
-class Claims(BaseModel):
+class Claims(BaseModel, strict=True):
     """What a token says (RFC 7519 section 4.1); iat and exp are in seconds since 1970.
 
     None of them may be missing or of another type: python-jose's own jwt.decode lets both pass.
     """
-
-    model_config = ConfigDict(strict=True)
 
     iss: Literal["cafe"]
     aud: Literal["step01"]
@@ -87,11 +86,9 @@ class Problem(BaseModel):
     detail: str
 
 
-# For OpenAPI: FastAPI cannot see in the code how else a route can answer
-BAD_BODY: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (413, 415)}
-UNAUTHORIZED: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}}}
-}
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Tell OpenAPI how else a route can answer: FastAPI cannot see it in the code."""
+    return {status: {"model": Problem} for status in statuses}
 
 
 # The idea: sign who logged in, hand it out, believe it when it comes back
@@ -126,7 +123,7 @@ async def current_user(token: Annotated[str, Depends(OAuth2PasswordBearer(tokenU
 app = FastAPI(title="Step 1: a JWT is the login")
 
 
-@app.post("/login", responses=BAD_BODY | UNAUTHORIZED)
+@app.post("/login", responses=refusals(401, 413, 415))
 async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     """Exchange a username and a password for a token."""
     if not await password_is_right(form.username, form.password):
@@ -134,10 +131,13 @@ async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
     return Token(access_token=issue_token(form.username))
 
 
-@app.get("/me", responses=UNAUTHORIZED)
+@app.get("/me", responses=refusals(401))
 async def me(user: Annotated[User, Depends(current_user)]) -> User:
-    """Say whom the token names."""
+    """Say who is logged in."""
     return user
+
+
+# Not this step's idea, but unsafe to copy without it
 
 
 @app.get("/", include_in_schema=False)
@@ -147,9 +147,6 @@ async def page() -> HTMLResponse:
     policy = f"default-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     html = Path(__file__).with_name("page.html").read_text("utf-8").replace("NONCE", nonce)
     return HTMLResponse(html, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
-
-
-# Not this step's idea, but unsafe to copy without it
 
 
 def check_key(name: str) -> None:
@@ -193,9 +190,9 @@ async def password_is_right(username: str, password: str) -> bool:
 
 
 def verify_password(password_hash: str, password: bytes) -> bool:
-    """Say whether the hash (argon2id, with the parameters that OWASP recommends) is of this password."""
+    """Say whether this is the password that was hashed."""
     try:
-        return PasswordHasher().verify(password_hash, password)
+        return HASHER.verify(password_hash, password)
     except VerifyMismatchError:
         return False
 
@@ -210,8 +207,8 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
 def safe_bodies(app: ASGIApp) -> ASGIApp:
     """Refuse to read a body that could stop the server: one of more than a megabyte, or in parts (multipart).
 
-    FastAPI's own max_body_size carries a request out, and then answers that it was too large. And Starlette decodes
-    a form in parts by whatever codec its header names: Python's punycode would take minutes.
+    FastAPI(max_body_size=...) carries out a request whose body nobody reads, and then answers that it was too large.
+    And Starlette decodes a form in parts by whatever codec its header names: Python's punycode would take minutes.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,7 +218,7 @@ def safe_bodies(app: ASGIApp) -> ASGIApp:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MOST_BYTES:
+            if size > 1_000_000:
                 raise HTTPException(413, "The body is too large")
             if "multipart" in Headers(scope=scope).get("content-type", "").lower():
                 raise HTTPException(415, "Send a form urlencoded, not in parts")
@@ -237,12 +234,13 @@ app.add_middleware(safe_bodies)
 
 def strict_headers(app: ASGIApp) -> ASGIApp:
     """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
-    strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *strict]
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         await app(scope, receive, send_strict)
@@ -256,7 +254,7 @@ app.add_middleware(strict_headers)
 def openapi() -> dict[str, Any]:
     """Describe the app, with the headers that FastAPI cannot see in its routes (OpenAPI 3.1)."""
     described = FastAPI.openapi(app)
-    names = ("Cache-Control", "X-Content-Type-Options")
+    names = ("Cache-Control", "WWW-Authenticate", "X-Content-Type-Options")
     headers = {name: {"schema": {"type": "string"}} for name in names}
     for operation in [operation for path in described["paths"].values() for operation in path.values()]:
         for response in operation["responses"].values():

@@ -14,26 +14,25 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
+log = logging.getLogger("uvicorn.error")  # uvicorn prints this logger; one of our own would need a set-up first
 
-# Settings: a key comes from the environment, else it is made up; none stands in the source
+# Settings. No key is written here: it comes from the environment, or is made up at the start
 
 SESSION_SECRET_KEY = os.environ.get("SESSION_SECRET_KEY", secrets.token_urlsafe(32))
 HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
 # The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
 SESSION_COOKIE = "__Host-step02_session" if HTTPS_ONLY else "step02_session"
 SESSION_SECONDS = 14 * 24 * 60 * 60
-MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
 
 
 # Data and models
 
 MENU = {"espresso": 250, "tea": 300, "croissant": 350, "sandwich": 750}  # prices in cents
-MOST_OF_ONE_ITEM = 99
+MAX_OF_ONE_ITEM = 99
 
 
 class MenuItem(BaseModel):
@@ -119,8 +118,8 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
         raise HTTPException(404, "Not on the menu")
     cart = read_cart(request.session.get("cart"))
     cart[line.item] = cart.get(line.item, 0) + line.quantity
-    if cart[line.item] > MOST_OF_ONE_ITEM:
-        raise HTTPException(409, f"At most {MOST_OF_ONE_ITEM} of one item")
+    if cart[line.item] > MAX_OF_ONE_ITEM:
+        raise HTTPException(409, f"At most {MAX_OF_ONE_ITEM} of one item")
     request.session["cart"] = cart  # the whole: a change inside the old cart would go unnoticed, and be lost
     return show_cart(cart)
 
@@ -167,6 +166,9 @@ def show_cart(cart: dict[str, int]) -> Cart:
     return Cart(items=cart, total_cents=sum(MENU[item] * count for item, count in cart.items()))
 
 
+# Not this step's idea, but unsafe to copy without it
+
+
 @app.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
     """Show the step's web page. Script in it runs only with this answer's nonce (Content Security Policy Level 3)."""
@@ -174,9 +176,6 @@ async def page() -> HTMLResponse:
     policy = f"default-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     html = Path(__file__).with_name("page.html").read_text("utf-8").replace("NONCE", nonce)
     return HTMLResponse(html, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
-
-
-# Not this step's idea, but unsafe to copy without it
 
 
 def check_key(name: str) -> None:
@@ -254,8 +253,8 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
 def safe_bodies(app: ASGIApp) -> ASGIApp:
     """Refuse to read a body that could stop the server: one of more than a megabyte, or in parts (multipart).
 
-    FastAPI's own max_body_size carries a request out, and then answers that it was too large. And Starlette decodes
-    a form in parts by whatever codec its header names: Python's punycode would take minutes.
+    FastAPI(max_body_size=...) carries out a request whose body nobody reads, and then answers that it was too large.
+    And Starlette decodes a form in parts by whatever codec its header names: Python's punycode would take minutes.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -265,7 +264,7 @@ def safe_bodies(app: ASGIApp) -> ASGIApp:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MOST_BYTES:
+            if size > 1_000_000:
                 raise HTTPException(413, "The body is too large")
             if "multipart" in Headers(scope=scope).get("content-type", "").lower():
                 raise HTTPException(415, "Send a form urlencoded, not in parts")
@@ -281,12 +280,13 @@ app.add_middleware(safe_bodies)
 
 def strict_headers(app: ASGIApp) -> ASGIApp:
     """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
-    strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *strict]
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         await app(scope, receive, send_strict)

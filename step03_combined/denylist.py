@@ -6,18 +6,16 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Protocol
 
-KEEP_SECONDS = 2 * 60 * 60  # twice the longest login: a clock that steps back an hour revives nothing
-
 
 class DenylistUnreachable(Exception):
     """The denylist cannot be asked, so nobody can be let in."""
 
 
 class Denylist(Protocol):
-    """What the app asks of a denylist; both raise DenylistUnreachable."""
+    """What the app asks of a denylist; both methods raise DenylistUnreachable."""
 
     async def add(self, entry: str) -> bool:
-        """Add an entry; say whether it was new. Of many calls at once for one entry, one is told so."""
+        """Add an entry; say whether it was new. If many calls add the same entry at once, exactly one gets True."""
 
     async def contains(self, entry: str) -> bool:
         """Say whether the entry was added."""
@@ -26,18 +24,19 @@ class Denylist(Protocol):
 class SQLiteDenylist:
     """A denylist in a file, shared by all processes of one machine."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, keep_seconds: int) -> None:
+        self.path, self.keep_seconds = path, keep_seconds
         try:
-            connection = self.open()
             # A write, as a file that can only be read opens without an error.
-            connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
-            connection.close()
+            self.connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
         except sqlite3.Error as error:
             raise SystemExit(f"DENYLIST_URL: cannot open {path}: {error}.") from None
+        self.connection.close()
+        del self.connection  # opened again where it is used first: a connection must not cross a fork
 
-    def open(self) -> sqlite3.Connection:
-        """Return a new connection that commits each statement by itself, and waits 0.2 seconds for a lock."""
+    @cached_property
+    def connection(self) -> sqlite3.Connection:
+        """A connection that commits each statement by itself, and waits 0.2 seconds for a lock."""
         connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
         with suppress(sqlite3.OperationalError):  # of processes that start at once, one sets it for all
             connection.execute("PRAGMA journal_mode=WAL")
@@ -45,14 +44,11 @@ class SQLiteDenylist:
         connection.execute("CREATE INDEX IF NOT EXISTS denylist_expires ON denylist (expires)")
         return connection
 
-    # Opened where it is first used: a connection must not cross a fork.
-    connection = cached_property(open)
-
     async def add(self, entry: str) -> bool:
         try:
             self.connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
             added = self.connection.execute(
-                "INSERT OR IGNORE INTO denylist VALUES (?, ?)", (entry, time.time() + KEEP_SECONDS)
+                "INSERT OR IGNORE INTO denylist VALUES (?, ?)", (entry, time.time() + self.keep_seconds)
             )
         except sqlite3.Error as error:
             raise DenylistUnreachable from error
@@ -67,14 +63,14 @@ class SQLiteDenylist:
         return found is not None
 
 
-def open_denylist(url: str) -> Denylist:
-    """Return the denylist that the URL names; exits if there can be none."""
+def open_denylist(url: str, keep_seconds: int) -> Denylist:
+    """Return the denylist that the URL names, which keeps an entry for so long; exits if there can be none."""
     if url in ("sqlite:///", "sqlite:///:memory:"):
         raise SystemExit("DENYLIST_URL must name a file: what is in memory only forgets which logins are over.")
     if url.startswith("sqlite:///"):
-        return SQLiteDenylist(url.removeprefix("sqlite:///"))
+        return SQLiteDenylist(url.removeprefix("sqlite:///"), keep_seconds)
     if url.startswith(("redis://", "rediss://")):
         from .denylist_redis import RedisDenylist  # only who asks for it needs the package
 
-        return RedisDenylist(url)
+        return RedisDenylist(url, keep_seconds)
     raise SystemExit("DENYLIST_URL must begin with sqlite:///, redis:// or rediss://.")

@@ -7,7 +7,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from .denylist import KEEP_SECONDS, DenylistUnreachable
+from .denylist import DenylistUnreachable
 
 ANSWER_SECONDS = 1
 
@@ -15,7 +15,8 @@ ANSWER_SECONDS = 1
 class RedisDenylist:
     """A denylist in Redis, shared by all processes that reach it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keep_seconds: int) -> None:
+        self.keep_seconds = keep_seconds
         try:
             self.redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
             self.redis.connection_pool.make_connection()  # opens nothing yet, but takes no unknown option
@@ -25,8 +26,8 @@ class RedisDenylist:
     async def add(self, entry: str) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return bool(await self.redis.set(f"denylist:{entry}", 1, nx=True, ex=KEEP_SECONDS))
-        except (RedisError, OSError) as error:
+                return bool(await self.redis.set(f"denylist:{entry}", 1, nx=True, ex=self.keep_seconds))
+        except (RedisError, OSError) as error:  # asyncio's TimeoutError is an OSError
             raise DenylistUnreachable from error
 
     async def contains(self, entry: str) -> bool:

@@ -24,26 +24,26 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import OAuth2PasswordRequestForm
 from jose import jwk, jws, jwt
 from jose.exceptions import JWSError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import Headers
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.sessions import Session, SessionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .denylist import DenylistUnreachable, open_denylist
 
-log = logging.getLogger("uvicorn.error")  # the one that uvicorn shows as it is
+log = logging.getLogger("uvicorn.error")  # uvicorn prints this logger; one of our own would need a set-up first
 
-# Settings: a key comes from the environment, else it is made up; none stands in the source
+# Settings. No key is written here: it comes from the environment, or is made up at the start
 
 JWT_SECRET_KEY = os.environ.get("JWT_SECRET_KEY", secrets.token_urlsafe(32))
 SESSION_SECRET_KEY = os.environ.get("SESSION_SECRET_KEY", secrets.token_urlsafe(32))
 HTTPS_ONLY = os.environ.get("HTTPS_ONLY", "false").lower() == "true"
+DENYLIST_URL = os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file__).with_name('denylist.sqlite3')}")
 # The prefix makes browsers insist on Secure, Path=/ and this host alone (RFC 6265bis section 4.1.3)
 TOKEN_COOKIE = "__Host-step03_token" if HTTPS_ONLY else "step03_token"
 SESSION_COOKIE = "__Host-step03_session" if HTTPS_ONLY else "step03_session"
 LOGIN_SECONDS = 60 * 60  # absolute lifetime: whatever the visitor does, the login ends then
-SESSION_SECONDS = 15 * 60  # idle timeout: without a visitor's request, it ends then
-MOST_BYTES = 1_000_000  # of a request body: nobody fills the memory
+SESSION_SECONDS = 15 * 60  # idle timeout: so long without a request, and the login is over
 
 
 # Data and models
@@ -60,6 +60,8 @@ USERS = {
     "alice": User(username="alice", full_name="Alice Liddell"),
     "bob": User(username="bob", full_name="Bob Stone"),
 }
+# argon2id, as OWASP recommends. HASHER.hash() makes one more, as slow as the others: no answer's time gives a name away
+HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 PASSWORD_HASHES = {
     "alice": "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ",
     "bob": "$argon2id$v=19$m=19456,t=2,p=1$wO/yuE/TPhvJUUnHJY33MQ$rbFxTHfwo/5Srs/G4VjX3sirBAAO7xsFmxtDKaF3so8",
@@ -68,7 +70,7 @@ PASSWORD_HASHES = {
 NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$Tf/TEz9TDIQokQvMXyVpXQ$THaHf8/jhYg4+x6wNguPYooHdahKl6R6MfmVnL6dRgE"
 
 MENU = {"espresso": 250, "tea": 300, "croissant": 350, "sandwich": 750}  # prices in cents
-MOST_OF_ONE_ITEM = 99
+MAX_OF_ONE_ITEM = 99
 
 
 class MenuItem(BaseModel):
@@ -99,13 +101,11 @@ class Order(Cart):
     username: str
 
 
-class Claims(BaseModel):
+class Claims(BaseModel, strict=True):
     """What a token says (RFC 7519 section 4.1); iat and exp are in seconds since 1970, jti names this one login.
 
     None of them may be missing or of another type: python-jose's own jwt.decode lets both pass.
     """
-
-    model_config = ConfigDict(strict=True)
 
     iss: Literal["cafe"]
     aud: Literal["step03"]
@@ -141,10 +141,10 @@ app.add_middleware(
 
 @app.post("/login", responses=refusals(401, 403, 413, 415, 503))
 async def login(request: Request, response: Response, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> User:
-    """Begin a login of its own, after ending those that this browser had."""
+    """Begin a new login. Those that this browser had before end."""
     if not await password_is_right(form.username, form.password):
         raise HTTPException(401, "Incorrect username or password")
-    cart = await inherited_cart(request, form.username)
+    cart = await take_over_cart(request, form.username)
     jti = new_id()
     request.session.clear()
     request.session.update(jti=jti, order_id=new_id(), renewed=int(time.time()), cart=cart)
@@ -177,7 +177,7 @@ def read_token(token: str, at: float) -> Claims | None:
     return claims if claims.exp > at and claims.sub in USERS else None
 
 
-def token_of(request: Request, at: float) -> Claims | None:
+def claims_of(request: Request, at: float) -> Claims | None:
     """Return the claims of the token cookie, None without an acceptable one. No other place counts."""
     return read_token(request.cookies.get(TOKEN_COOKIE, ""), at)
 
@@ -193,19 +193,19 @@ async def current_login(request: Request) -> Claims | None:
     jti = read_id(request.session.get("jti"))
     if not jti:
         return None
-    claims = token_of(request, time.time())
+    claims = claims_of(request, time.time())
     if claims is None or claims.jti != jti or await denylist.contains(f"login:{jti}"):
         request.scope["session"] = Session()  # empty, but not cleared: an answer that changed nothing sets no cookie
         return None
-    # Seldom: when two answers cross, the later one overwrites what the earlier one saved.
+    # Not at each request: when two answers cross, the later one overwrites what the earlier one saved.
     if time.time() - read_count(request.session.get("renewed")) >= SESSION_SECONDS / 4:
         request.session["renewed"] = int(time.time())
     return claims
 
 
-async def inherited_cart(request: Request, username: str) -> dict[str, int]:
+async def take_over_cart(request: Request, username: str) -> dict[str, int]:
     """End the logins of this browser; return the cart that a new login of this user takes over."""
-    named = named_logins(request)
+    named = named_logins(request)  # now: current_login empties the session data of a login that is over
     before = await current_login(request)
     await end_logins(named)
     cart = read_cart(request.session.get("cart"))
@@ -217,15 +217,18 @@ async def inherited_cart(request: Request, username: str) -> dict[str, int]:
     return {}
 
 
-Login = Annotated[Claims | None, Depends(current_login)]
+CurrentLogin = Annotated[Claims | None, Depends(current_login)]
 
 
 @app.get("/me", responses=refusals(401, 503))
-async def me(login: Login) -> User:
+async def me(login: CurrentLogin) -> User:
     """Say who is logged in."""
     if login is None:
         raise HTTPException(401, "Not logged in")
     return USERS[login.sub]
+
+
+# The cart: as in step 2. New is only that each route depends on current_login
 
 
 @app.get("/menu")
@@ -247,8 +250,8 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
         raise HTTPException(404, "Not on the menu")
     cart = read_cart(request.session.get("cart"))
     cart[line.item] = cart.get(line.item, 0) + line.quantity
-    if cart[line.item] > MOST_OF_ONE_ITEM:
-        raise HTTPException(409, f"At most {MOST_OF_ONE_ITEM} of one item")
+    if cart[line.item] > MAX_OF_ONE_ITEM:
+        raise HTTPException(409, f"At most {MAX_OF_ONE_ITEM} of one item")
     request.session["cart"] = cart  # the whole: a change inside the old cart would go unnoticed, and be lost
     return show_cart(cart)
 
@@ -265,7 +268,7 @@ async def remove_from_cart(request: Request, item: str) -> Cart:
 
 
 @app.get("/session", responses=refusals(503))
-async def show_session(request: Request, login: Login) -> dict[str, Any]:
+async def show_session(request: Request, login: CurrentLogin) -> dict[str, Any]:
     """Show what both cookies say. For learning: a real app has no such route."""
     data = {
         "jti": read_id(request.session.get("jti")),
@@ -299,7 +302,8 @@ def show_cart(cart: dict[str, int]) -> Cart:
 
 # Stop 3: an end that holds. The server remembers one thing: what is over
 
-denylist = open_denylist(os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file__).with_name('denylist.sqlite3')}"))
+# An entry outlives its token by another lifetime: a clock that steps back an hour revives nothing
+denylist = open_denylist(DENYLIST_URL, keep_seconds=2 * LOGIN_SECONDS)
 
 
 @app.post("/logout", status_code=204, responses=refusals(403, 503))
@@ -312,7 +316,7 @@ async def logout(request: Request, response: Response) -> None:
 
 def named_logins(request: Request) -> set[str]:
     """Return the jti of every login that either cookie names, tied or not."""
-    claims = token_of(request, at=0)  # an expired one too: a clock that steps back must not revive it
+    claims = claims_of(request, at=0)  # an expired one too: a clock that steps back must not revive it
     return {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}
 
 
@@ -333,7 +337,7 @@ async def explain_503(request: Request, error: DenylistUnreachable) -> JSONRespo
 
 
 @app.post("/checkout", status_code=201, responses=refusals(401, 403, 409, 503))
-async def checkout(request: Request, login: Login) -> Order:
+async def checkout(request: Request, login: CurrentLogin) -> Order:
     """Order what is in the cart, unless this very cart was ordered before."""
     if login is None:
         raise HTTPException(401, "Not logged in")
@@ -350,7 +354,10 @@ async def checkout(request: Request, login: Login) -> Order:
 
 def order_id_of(login: Claims, session: dict[str, Any]) -> str:
     """Return the id of the one order that this session data can place."""
-    return read_id(session.get("order_id")) or login.jti
+    return read_id(session.get("order_id")) or login.jti  # of an older shape, without an id: one order for this login
+
+
+# Not this step's idea, but unsafe to copy without it
 
 
 @app.get("/", include_in_schema=False)
@@ -360,9 +367,6 @@ async def page() -> HTMLResponse:
     policy = f"default-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
     html = Path(__file__).with_name("page.html").read_text("utf-8").replace("NONCE", nonce)
     return HTMLResponse(html, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
-
-
-# Not this step's idea, but unsafe to copy without it
 
 
 def check_key(name: str) -> None:
@@ -415,9 +419,9 @@ async def password_is_right(username: str, password: str) -> bool:
 
 
 def verify_password(password_hash: str, password: bytes) -> bool:
-    """Say whether the hash (argon2id, with the parameters that OWASP recommends) is of this password."""
+    """Say whether this is the password that was hashed."""
     try:
-        return PasswordHasher().verify(password_hash, password)
+        return HASHER.verify(password_hash, password)
     except VerifyMismatchError:
         return False
 
@@ -476,8 +480,8 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
 def safe_bodies(app: ASGIApp) -> ASGIApp:
     """Refuse to read a body that could stop the server: one of more than a megabyte, or in parts (multipart).
 
-    FastAPI's own max_body_size carries a request out, and then answers that it was too large. And Starlette decodes
-    a form in parts by whatever codec its header names: Python's punycode would take minutes.
+    FastAPI(max_body_size=...) carries out a request whose body nobody reads, and then answers that it was too large.
+    And Starlette decodes a form in parts by whatever codec its header names: Python's punycode would take minutes.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -487,7 +491,7 @@ def safe_bodies(app: ASGIApp) -> ASGIApp:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MOST_BYTES:
+            if size > 1_000_000:
                 raise HTTPException(413, "The body is too large")
             if "multipart" in Headers(scope=scope).get("content-type", "").lower():
                 raise HTTPException(415, "Send a form urlencoded, not in parts")
@@ -503,12 +507,13 @@ app.add_middleware(safe_bodies)
 
 def strict_headers(app: ASGIApp) -> ASGIApp:
     """Keep answers out of caches (RFC 9111 section 5.2.2.5), and browsers from guessing their type (WHATWG Fetch)."""
-    strict = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *strict]
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "no-store")
+                headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         await app(scope, receive, send_strict)

@@ -174,14 +174,14 @@ def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(
 def test_a_denylist_that_would_be_in_memory_stops_the_start(url: str) -> None:
     """Otherwise a logout holds in one worker, until it ends."""
     with pytest.raises(SystemExit, match=r"^DENYLIST_URL must name a file"):
-        open_denylist(url)
+        open_denylist(url, 7200)
 
 
 @pytest.mark.parametrize("url", ["redis://:rabbit/hole@127.0.0.1/0", "redis://127.0.0.1/0?no_such_option=1"])
 def test_a_redis_url_that_cannot_be_meant_stops_the_start_and_tells_no_password(url: str) -> None:
     """Otherwise each request is a server error, or the log has a piece of the password."""
     with pytest.raises(SystemExit, match=r"^DENYLIST_URL must be like redis://") as stopped:
-        open_denylist(url)
+        open_denylist(url, 7200)
 
     assert "rabbit" not in str(stopped.value)
 
@@ -192,7 +192,7 @@ def open_at(file: str, moment: float) -> str:
     while time.time() < moment:
         pass
     try:
-        connection = SQLiteDenylist(file).connection
+        connection = SQLiteDenylist(file, 7200).connection
     except SystemExit as stopped:
         return str(stopped)
     return str(connection.execute("PRAGMA journal_mode").fetchone()[0])

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from step03_combined import denylist as denylist_module
-from step03_combined.denylist import KEEP_SECONDS, DenylistUnreachable, SQLiteDenylist
+from step03_combined.denylist import DenylistUnreachable, SQLiteDenylist
 from tests import forge
 from tests.conftest import JWT_KEY, SESSION_KEY, Browser, Launch
 from tests.expect import expect
@@ -32,6 +32,7 @@ from tests.server import Server, free_port, launch, stop
 from tests.test_step03_combined import ALICE, EMPTY, IS_ALICE, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
 
 STEP = "step03_combined"
+KEEP_SECONDS = 2 * 60 * 60
 Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="stops and kills processes as only Unix can")
 
@@ -262,7 +263,7 @@ def test_a_full_disk_is_503_and_then_works_again(start: Launch, browser: Browser
 @pytest.fixture
 def denylist(tmp_path: Path) -> Iterator[SQLiteDenylist]:
     """A denylist in a new file."""
-    opened = SQLiteDenylist(str(tmp_path / "denylist.sqlite3"))
+    opened = SQLiteDenylist(str(tmp_path / "denylist.sqlite3"), KEEP_SECONDS)
     yield opened
     opened.connection.close()
 
@@ -281,7 +282,7 @@ def test_a_sqlite_file_that_became_read_only_is_out_of_reach(denylist: SQLiteDen
 def test_a_sqlite_file_that_can_only_be_read_stops_the_start(run: Run, tmp_path: Path) -> None:
     """Otherwise nobody can log out, and the operator hears it from the guests."""
     file = tmp_path / "denylist.sqlite3"
-    SQLiteDenylist(str(file))
+    SQLiteDenylist(str(file), KEEP_SECONDS)
     file.chmod(0o444)
     may_do_everything = os.geteuid() == 0  # root, unless that capability is taken away
 
