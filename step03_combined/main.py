@@ -291,7 +291,7 @@ def read_cart(value: object) -> dict[str, int]:
 
 
 def read_count(value: object) -> int:
-    """Return a whole number above zero that all of JSON can carry, 0 for anything else, true included (RFC 8259)."""
+    """Return a whole number above zero, 0 for anything else: true is none, nor is one too long for JSON (RFC 8259)."""
     return value if type(value) is int and 0 < value < 2**53 else 0
 
 

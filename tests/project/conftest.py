@@ -7,11 +7,37 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.server import free_port
+from tests.conftest import JWT_KEY, SESSION_KEY
+from tests.server import Server, free_port, launch, stop
 
 ROOT = Path(__file__).parent.parent.parent
+STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+StartStep = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def start_step(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStep]:
+    """Start a step, with other settings if asked; all share one denylist, and every server is stopped in the end."""
+    folder: Path = tmp_path_factory.mktemp("steps")
+    usual = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
+    usual["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
+    started: list[Server] = []
+
+    def start_one(step: str, **changes: str) -> Server:
+        started.append(launch(f"{step}.main:app", ROOT, folder / f"{len(started)}.log", usual | changes))
+        return started[-1]
+
+    yield start_one
+    stop(started)
+
+
+def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
+    """Open a browser, with a copy of these cookies."""
+    transport = httpx.HTTPTransport(verify=False)
+    return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False, timeout=30)
 
 
 def need(program: str, install: str) -> str:

@@ -3,7 +3,6 @@
 import multiprocessing
 import secrets
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,21 @@ from step03_combined.denylist import SQLiteDenylist, open_denylist
 from tests import forge
 from tests.conftest import JWT_KEY, SESSION_KEY
 from tests.expect import expect
-from tests.project.conftest import ROOT
-from tests.server import Server, launch, stop
+from tests.project.conftest import STEPS, StartStep, visit
+from tests.server import Server
 from tests.test_step03_combined import ALICE, IS_ALICE, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
 
-STEP1, STEP2, STEP3 = STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+STEP1, STEP2, STEP3 = STEPS
 HTTPS = "step 3 over https"
 HOST_TOKEN, HOST_SESSION = f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(start_step: StartStep) -> dict[str, Server]:
     """The three steps, and step 3 once more as behind https."""
-    folder: Path = tmp_path_factory.mktemp("steps")
-    settings = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
-    settings["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
-    started = {step: launch(f"{step}.main:app", ROOT, folder / f"{step}.log", settings) for step in STEPS}
-    https = settings | {"HTTPS_ONLY": "true"}
-    started[HTTPS] = launch(f"{STEP3}.main:app", ROOT, folder / "https.log", https)
-    yield {name: server.wait_until_ready() for name, server in started.items()}
-    stop(list(started.values()))
-
-
-def visit(server: Server) -> httpx.Client:
-    """Open a browser."""
-    transport = httpx.HTTPTransport(verify=False)
-    return httpx.Client(base_url=server.url, transport=transport, trust_env=False, timeout=30)
+    started = {step: start_step(step) for step in STEPS}
+    started[HTTPS] = start_step(STEP3, HTTPS_ONLY="true")
+    return {name: server.wait_until_ready() for name, server in started.items()}
 
 
 # Bodies

@@ -4,9 +4,8 @@ They are seeded: each run makes up the same, so a failure can be run again.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 from urllib.parse import urlencode
@@ -32,11 +31,10 @@ from schemathesis.checks import CHECKS
 from tests import forge
 from tests.conftest import JWT_KEY, SESSION_KEY
 from tests.expect import expect
-from tests.project.conftest import ROOT
-from tests.server import Server, free_port, launch, stop
+from tests.project.conftest import STEPS, StartStep, visit
+from tests.server import Server, free_port, stop
 from tests.test_step03_combined import ALICE, BOB, IS_ALICE, IS_BOB, PRICES, SESSION_COOKIE, TOKEN_COOKIE, log_in
 
-STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
 NO_DENYLIST = "step 3 without its denylist"
 
 
@@ -52,33 +50,11 @@ def seeded(examples: int) -> settings:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Start a step; every server is stopped in the end."""
-    folder: Path = tmp_path_factory.mktemp("steps")
-    usual = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
-    usual["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
-    started: list[Server] = []
-
-    def start_one(step: str, **changes: str) -> Server:
-        started.append(launch(f"{step}.main:app", ROOT, folder / f"{len(started)}.log", usual | changes))
-        return started[-1]
-
-    yield start_one
-    stop(started)
-
-
-@pytest.fixture(scope="module")
-def servers(start: Callable[..., Server]) -> dict[str, Server]:
+def servers(start_step: StartStep) -> dict[str, Server]:
     """The three steps, and step 3 once more without its denylist."""
-    started = {step: start(step) for step in STEPS}
-    started[NO_DENYLIST] = start("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
+    started = {step: start_step(step) for step in STEPS}
+    started[NO_DENYLIST] = start_step("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
     return {name: server.wait_until_ready() for name, server in started.items()}
-
-
-def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
-    """Open a browser, with a copy of these cookies."""
-    transport = httpx.HTTPTransport(verify=False)
-    return httpx.Client(base_url=server.url, cookies=cookies, transport=transport, trust_env=False, timeout=30)
 
 
 # From OpenAPI: what it allows and what it does not; each answer must be one that it names, and so its headers
@@ -371,7 +347,7 @@ class Jar:
 class Cafe(RuleBasedStateMachine):
     """Any interleaving of what browsers and thieves can do."""
 
-    start: Callable[..., Server]
+    start: StartStep
     server: Server
     jars: Bundle[Jar] = Bundle("jars")
 
@@ -471,9 +447,9 @@ class Cafe(RuleBasedStateMachine):
 
 
 def test_whatever_two_browsers_and_their_thieves_do_no_login_revives_and_no_order_doubles(
-    start: Callable[..., Server],
+    start_step: StartStep,
 ) -> None:
     """Otherwise some order of events, which nobody thought of, lets a thief in or makes Alice pay twice."""
-    Cafe.start, Cafe.server = staticmethod(start), start("step03_combined").wait_until_ready()
+    Cafe.start, Cafe.server = staticmethod(start_step), start_step("step03_combined").wait_until_ready()
 
     run_state_machine_as_test(Cafe, settings=settings(seeded(30), stateful_step_count=20))

@@ -1,40 +1,25 @@
 """What every answer carries, and what the log says of a login and its end."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
 
 from tests import forge
-from tests.conftest import JWT_KEY, SESSION_KEY
 from tests.expect import expect
-from tests.project.conftest import ROOT
-from tests.server import Server, free_port, launch, stop
+from tests.project.conftest import STEPS, StartStep, visit
+from tests.server import Server, free_port
 from tests.test_step03_combined import ALICE, TOKEN_COOKIE, log_in
 
-STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
 STRICT = {"X-Content-Type-Options": re.compile("^nosniff$"), "Cache-Control": re.compile("^no-store$")}
 WRONG = {"username": "alice", "password": "looking-glass"}
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(start_step: StartStep) -> dict[str, Server]:
     """The three steps, and step 3 once more without its denylist."""
-    folder: Path = tmp_path_factory.mktemp("steps")
-    settings = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
-    with_file = settings | {"DENYLIST_URL": f"sqlite:///{folder / 'denylist.sqlite3'}"}
-    without = settings | {"DENYLIST_URL": f"redis://127.0.0.1:{free_port()}/0"}
-    started = {step: launch(f"{step}.main:app", ROOT, folder / f"{step}.log", with_file) for step in STEPS}
-    started["no denylist"] = launch("step03_combined.main:app", ROOT, folder / "no-denylist.log", without)
-    yield {name: server.wait_until_ready() for name, server in started.items()}
-    stop(list(started.values()))
-
-
-def visit(server: Server) -> httpx.Client:
-    """Open a browser."""
-    return httpx.Client(base_url=server.url, transport=httpx.HTTPTransport(verify=False), trust_env=False)
+    started = {step: start_step(step) for step in STEPS}
+    started["no denylist"] = start_step("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
+    return {name: server.wait_until_ready() for name, server in started.items()}
 
 
 @pytest.mark.parametrize("step", STEPS)
