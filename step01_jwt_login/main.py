@@ -180,16 +180,15 @@ PASSWORD_CHECKS = ThreadPoolExecutor(max_workers=1)
 async def password_is_right(username: str, password: str) -> bool:
     """Check a password outside the event loop; a name that nobody has takes as long as a wrong password."""
     password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
-    password_bytes = password.encode(errors="surrogatepass")  # a form in UTF-7 can bring half a character
     loop = asyncio.get_running_loop()
-    matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password_bytes)
+    matches = await loop.run_in_executor(PASSWORD_CHECKS, verify_password, password_hash, password)
     known = username in PASSWORD_HASHES
     # Not what was typed: some people type their password into the wrong field.
     log.info("Password of %s: %s", username if known else "an unknown user", "right" if known and matches else "wrong")
     return known and matches
 
 
-def verify_password(password_hash: str, password: bytes) -> bool:
+def verify_password(password_hash: str, password: str) -> bool:
     """Say whether this is the password that was hashed."""
     try:
         return HASHER.verify(password_hash, password)
