@@ -203,6 +203,10 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
     return JSONResponse({"detail": problems}, status_code=422)
 
 
+# A middleware wraps the app. It gets each request as scope (method, headers), receive (brings the body) and send
+# (takes the answer), and passes them on, changed or not. The one that is added last sees a request first.
+
+
 def safe_bodies(app: ASGIApp) -> ASGIApp:
     """Refuse to read a body that could stop the server: one of more than a megabyte, or in parts (multipart).
 

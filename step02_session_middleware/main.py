@@ -199,6 +199,10 @@ if os.environ.get("HTTPS_ONLY", "false").lower() not in ("true", "false"):
     raise SystemExit("HTTPS_ONLY must be true or false.")
 
 
+# A middleware wraps the app. It gets each request as scope (method, headers), receive (brings the body) and send
+# (takes the answer), and passes them on, changed or not. The one that is added last sees a request first.
+
+
 def same_origin(app: ASGIApp) -> ASGIApp:
     """Refuse what another site makes the browser send: cookies would go along with it (OWASP: CSRF)."""
 
@@ -227,11 +231,11 @@ app.add_middleware(same_origin)
 
 
 def ascii_cookies(app: ASGIApp) -> ASGIApp:
-    """Keep a sister host's cookie from passing for a __Host- one, by a blank before it that Starlette strips."""
+    """Keep another host's cookie from passing for a __Host- one, by an odd blank before it that Starlette strips."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["headers"] = [
+            scope["headers"] = [  # the blank becomes U+FFFD, and the name is no longer ours
                 (name, value.decode("ascii", "replace").encode() if name == b"cookie" else value)
                 for name, value in scope["headers"]
             ]

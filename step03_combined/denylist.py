@@ -27,18 +27,19 @@ class SQLiteDenylist:
     def __init__(self, path: str, keep_seconds: int) -> None:
         self.path, self.keep_seconds = path, keep_seconds
         try:
-            # A write, as a file that can only be read opens without an error.
+            # Try to write: SQLite opens a file that can only be read without an error, and the first logout would fail.
             self.connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
         except sqlite3.Error as error:
             raise SystemExit(f"DENYLIST_URL: cannot open {path}: {error}.") from None
         self.connection.close()
-        del self.connection  # opened again where it is used first: a connection must not cross a fork
+        del self.connection  # opened anew at the next use: each of uvicorn's worker processes needs its own
 
     @cached_property
     def connection(self) -> sqlite3.Connection:
         """A connection that commits each statement by itself, and waits 0.2 seconds for a lock."""
         connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
-        with suppress(sqlite3.OperationalError):  # of processes that start at once, one sets it for all
+        # Readers need not wait for a writer. Of processes that start at once only one can switch it on, for all.
+        with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS denylist (entry TEXT PRIMARY KEY, expires REAL NOT NULL)")
         connection.execute("CREATE INDEX IF NOT EXISTS denylist_expires ON denylist (expires)")
@@ -52,7 +53,7 @@ class SQLiteDenylist:
             )
         except sqlite3.Error as error:
             raise DenylistUnreachable from error
-        return added.rowcount == 1
+        return added.rowcount == 1  # 0: it was there, and the primary key took no second one
 
     async def contains(self, entry: str) -> bool:
         # Not handed to a thread: the look-up takes some microseconds, the thread would take hundreds.
@@ -66,7 +67,7 @@ class SQLiteDenylist:
 def open_denylist(url: str, keep_seconds: int) -> Denylist:
     """Return the denylist that the URL names, which keeps an entry for so long; exits if there can be none."""
     if url in ("sqlite:///", "sqlite:///:memory:"):
-        raise SystemExit("DENYLIST_URL must name a file: what is in memory only forgets which logins are over.")
+        raise SystemExit("DENYLIST_URL must name a file: a denylist in memory is empty after each restart.")
     if url.startswith("sqlite:///"):
         return SQLiteDenylist(url.removeprefix("sqlite:///"), keep_seconds)
     if url.startswith(("redis://", "rediss://")):

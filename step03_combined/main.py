@@ -195,9 +195,10 @@ async def current_login(request: Request) -> Claims | None:
         return None
     claims = claims_of(request, time.time())
     if claims is None or claims.jti != jti or await denylist.contains(f"login:{jti}"):
-        request.scope["session"] = Session()  # empty, but not cleared: an answer that changed nothing sets no cookie
+        # Empty, but not by clear(): that is a change, and the answer would tell the browser to drop its cookie.
+        request.scope["session"] = Session()
         return None
-    # Not at each request: when two answers cross, the later one overwrites what the earlier one saved.
+    # Not at each request: it sends the whole cookie, and of two answers that cross the later one overwrites the other.
     if time.time() - read_count(request.session.get("renewed")) >= SESSION_SECONDS / 4:
         request.session["renewed"] = int(time.time())
     return claims
@@ -205,16 +206,15 @@ async def current_login(request: Request) -> Claims | None:
 
 async def take_over_cart(request: Request, username: str) -> dict[str, int]:
     """End the logins of this browser; return the cart that a new login of this user takes over."""
-    named = named_logins(request)  # now: current_login empties the session data of a login that is over
+    named = named_logins(request)  # first: current_login may empty the session data, and the jti in it is gone
     before = await current_login(request)
     await end_logins(named)
     cart = read_cart(request.session.get("cart"))
     if before is None:
         return cart
-    # The old order id is used up: a copy of the old cookies cannot bring back a cart that was ordered.
-    if before.sub == username and await denylist.add(f"order:{order_id_of(before, request.session)}"):
-        return cart
-    return {}
+    # Used up: a copy of the old cookies cannot bring back a cart that was ordered.
+    not_ordered = await denylist.add(f"order:{order_id_of(before, request.session)}")
+    return cart if before.sub == username and not_ordered else {}
 
 
 CurrentLogin = Annotated[Claims | None, Depends(current_login)]
@@ -302,7 +302,7 @@ def show_cart(cart: dict[str, int]) -> Cart:
 
 # Stop 3: an end that holds. The server remembers one thing: what is over
 
-# An entry outlives its token by another lifetime: a clock that steps back an hour revives nothing
+# An entry outlives its token by another lifetime: should the clock be set back an hour, it is still there.
 denylist = open_denylist(DENYLIST_URL, keep_seconds=2 * LOGIN_SECONDS)
 
 
@@ -316,8 +316,9 @@ async def logout(request: Request, response: Response) -> None:
 
 def named_logins(request: Request) -> set[str]:
     """Return the jti of every login that either cookie names, tied or not."""
-    claims = claims_of(request, at=0)  # an expired one too: a clock that steps back must not revive it
-    return {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}
+    claims = claims_of(request, at=0)  # at=0: that of an expired token, too
+    both = (claims.jti if claims else "", read_id(request.session.get("jti")))
+    return {jti for jti in both if jti}
 
 
 async def end_logins(named: set[str]) -> None:
@@ -354,7 +355,7 @@ async def checkout(request: Request, login: CurrentLogin) -> Order:
 
 def order_id_of(login: Claims, session: dict[str, Any]) -> str:
     """Return the id of the one order that this session data can place."""
-    return read_id(session.get("order_id")) or login.jti  # of an older shape, without an id: one order for this login
+    return read_id(session.get("order_id")) or login.jti  # an older version wrote no id: then the login's own
 
 
 # Not this step's idea, but unsafe to copy without it
@@ -425,6 +426,10 @@ def verify_password(password_hash: str, password: str) -> bool:
         return False
 
 
+# A middleware wraps the app. It gets each request as scope (method, headers), receive (brings the body) and send
+# (takes the answer), and passes them on, changed or not. The one that is added last sees a request first.
+
+
 def same_origin(app: ASGIApp) -> ASGIApp:
     """Refuse what another site makes the browser send: cookies would go along with it (OWASP: CSRF)."""
 
@@ -453,11 +458,11 @@ app.add_middleware(same_origin)
 
 
 def ascii_cookies(app: ASGIApp) -> ASGIApp:
-    """Keep a sister host's cookie from passing for a __Host- one, by a blank before it that Starlette strips."""
+    """Keep another host's cookie from passing for a __Host- one, by an odd blank before it that Starlette strips."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["headers"] = [
+            scope["headers"] = [  # the blank becomes U+FFFD, and the name is no longer ours
                 (name, value.decode("ascii", "replace").encode() if name == b"cookie" else value)
                 for name, value in scope["headers"]
             ]

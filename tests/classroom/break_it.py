@@ -151,7 +151,7 @@ def main() -> int:
     if not options.mistake:
         for step in steps:
             print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")
-        print("Choose one: make break STEP=step01 MISTAKE=no-expiry, or MISTAKE=secret")
+        print(f"Choose one: make break STEP={steps[0]} MISTAKE={load(steps[0])[0].name}, or MISTAKE=secret")
         return 0
     if not options.step:
         parser.error("say which step: STEP=step01")
