@@ -37,12 +37,13 @@ class SQLiteDenylist:
     @cached_property
     def connection(self) -> sqlite3.Connection:
         """A connection that commits each statement by itself, and waits 0.2 seconds for a lock."""
-        connection = sqlite3.connect(self.path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
         # Readers need not wait for a writer. Of processes that start at once only one can switch it on, for all.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE IF NOT EXISTS denylist (entry TEXT PRIMARY KEY, expires REAL NOT NULL)")
         connection.execute("CREATE INDEX IF NOT EXISTS denylist_expires ON denylist (expires)")
+        connection.execute("PRAGMA busy_timeout = 200")  # milliseconds: only who creates the file may wait longer
         return connection
 
     async def add(self, entry: str) -> bool:

@@ -47,6 +47,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         otherwise = " ".join((getattr(item, "function", item).__doc__ or "").split())
         traceback = "\n".join(line for line in str(report.longrepr).splitlines() if not line.startswith("E "))  # type: ignore[attr-defined]
         report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{traceback}"  # type: ignore[attr-defined]
+    elif call.excinfo and isinstance(call.excinfo.value, httpx.TimeoutException):
+        sent = call.excinfo.value.request
+        report.longrepr = f"Your app did not answer {sent.method} {sent.url.path}.\n\n{report.longrepr}"  # type: ignore[attr-defined]
     return report
 
 
@@ -123,6 +126,16 @@ def server(request: pytest.FixtureRequest) -> Server:
     return start().wait_until_ready()
 
 
+def as_from(url: str, cookies: httpx.Cookies | dict[str, str] | None) -> httpx.Cookies | None:
+    """Return cookies as the server itself would have set them: httpx sends others beside the ones that replace them."""
+    if not isinstance(cookies, dict):
+        return cookies
+    jar, host = httpx.Cookies(), httpx.URL(url).host
+    for name, value in cookies.items():
+        jar.set(name, value, domain=host if "." in host else f"{host}.local")
+    return jar
+
+
 @pytest.fixture
 def browser(server: Server) -> Iterator[Browser]:
     """Open browsers on the judged app; each has cookies of its own."""
@@ -131,8 +144,9 @@ def browser(server: Server) -> Iterator[Browser]:
     def open_one(cookies: httpx.Cookies | dict[str, str] | None = None, to: Server | None = None) -> httpx.Client:
         # No TLS and no proxy are needed, and setting them up would take longer than the test.
         transport = httpx.HTTPTransport(verify=False)
+        url = (to or server).url
         opened.append(
-            httpx.Client(base_url=(to or server).url, cookies=cookies, transport=transport, trust_env=False, timeout=10)
+            httpx.Client(base_url=url, cookies=as_from(url, cookies), transport=transport, trust_env=False, timeout=10)
         )
         return opened[-1]
 

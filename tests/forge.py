@@ -55,6 +55,14 @@ def claims_of(text: str) -> Claims:
     return claims
 
 
+def looks_like_a_jwt(text: str) -> bool:
+    """Say whether the text has three parts, the first two of them base64url of JSON objects (RFC 7519 section 7.2)."""
+    try:
+        return text.count(".") == 2 and isinstance(header_of(text), dict) and isinstance(claims_of(text), dict)
+    except ValueError:
+        return False
+
+
 def is_signed_by(text: str, key: str) -> bool:
     """Say whether the token's signature is right (HS256)."""
     signed, _, signature = text.rpartition(".")

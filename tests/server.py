@@ -94,8 +94,9 @@ def launch(app: str, folder: Path, log_file: Path, settings: dict[str, str]) -> 
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody uses; not one of those that systems give to outgoing connections."""
-    while True:
+    for _ in range(100):
         port = 20_000 + secrets.randbelow(12_000)  # not random: hypothesis seeds it, and the ports would repeat
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("No port at 127.0.0.1 can be had: is the loopback interface up, and has it IPv4?")

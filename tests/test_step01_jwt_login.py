@@ -26,6 +26,7 @@ def log_in(client: httpx.Client, form: dict[str, str] = ALICE) -> str:
     """Return the token of a new login."""
     answer = {"access_token": ANY, "token_type": "bearer", "expires_in": 900}
     token: str = expect(client.post("/login", data=form), 200, answer).json()["access_token"]
+    ensure(forge.looks_like_a_jwt(token), f"answered with the access_token {token!r}.", "answer with a JWT.")
     return token
 
 
@@ -159,17 +160,20 @@ def test_answers_about_a_login_are_not_stored(client: httpx.Client, path: str) -
     expect(answer, 200, headers={"Cache-Control": "no-store"})
 
 
-def test_passwords_and_tokens_are_not_logged(server: Server, client: httpx.Client) -> None:
+def test_passwords_and_tokens_are_not_logged(server: Server, client: httpx.Client, jwt_key: str) -> None:
     """Otherwise whoever reads the log can log in."""
     if not server.log_file:
         pytest.skip("the log of a server that already runs (--url) cannot be read")
 
     logged_before = len(server.log)
     token = log_in(client)
+    refused = forge.token(forge.good_claims("bakery"), jwt_key)
     me(client, token)
+    me(client, refused)
     client.post("/login", data=ALICE | {"password": "wrong-but-still-secret"})
+    client.post("/login", data={"password": "half-a-form"})
 
-    for secret in ("wonderland", "wrong-but-still-secret", token, token.split(".")[2]):
+    for secret in ("wonderland", "wrong-but-still-secret", "half-a-form", token, refused, token.split(".")[2]):
         ensure(secret not in server.log[logged_before:], f"wrote {secret!r} into its log.", "log who, never with what.")
 
 
@@ -281,11 +285,13 @@ def test_a_token_in_a_cookie_does_not_count(browser: Browser, client: httpx.Clie
 
 def test_a_login_sets_no_cookie(client: httpx.Client) -> None:
     """Otherwise the token is in two places, and one of them is forgotten."""
-    expect(client.post("/login", data=ALICE), 200, headers={"Set-Cookie": None})
+    answer = expect(client.post("/login", data=ALICE), 200)
+    set_now = answer.headers.get("Set-Cookie", "")
+    ensure(answer.json()["access_token"] not in set_now, f"set the cookie {set_now}.", "set no cookie with the token.")
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/me", 405)])
-def test_an_error_has_a_detail(client: httpx.Client, method: str, path: str, status: int) -> None:
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("PUT", "/me", (404, 405))])
+def test_an_error_has_a_detail(client: httpx.Client, method: str, path: str, status: Any) -> None:
     """Otherwise whoever writes the client must read two kinds of errors."""
     expect(client.request(method, path), status, {"detail": ANY})
 
