@@ -47,9 +47,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         otherwise = " ".join((getattr(item, "function", item).__doc__ or "").split())
         traceback = "\n".join(line for line in str(report.longrepr).splitlines() if not line.startswith("E "))  # type: ignore[attr-defined]
         report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{traceback}"  # type: ignore[attr-defined]
-    elif call.excinfo and isinstance(call.excinfo.value, httpx.TimeoutException):
+    if call.excinfo and isinstance(call.excinfo.value, httpx.ReadTimeout):
         sent = call.excinfo.value.request
-        report.longrepr = f"Your app did not answer {sent.method} {sent.url.path}.\n\n{report.longrepr}"  # type: ignore[attr-defined]
+        report.longrepr = (  # type: ignore[attr-defined]
+            f"Your app takes connections and does not answer.\n\n{sent.method} {sent.url}\n{report.longrepr}"  # type: ignore[attr-defined]
+        )
     return report
 
 
