@@ -99,14 +99,18 @@ def test_a_bank_that_is_wrong_is_found_out() -> None:
     assert "old is 0 times in main.py" in prove(drifted)
 
 
-def test_a_broken_copy_is_made_once_and_never_written_over(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Otherwise what a learner has found and repaired is gone at the next try."""
-    my = tmp_path_factory.mktemp("my")
-    monkeypatch.setattr("tests.classroom.break_it.MY", my)
-    monkeypatch.setattr("tests.classroom.break_it.ROOT", my.parent)
+@pytest.fixture
+def my(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of the test's own in place of my/."""
+    folder = tmp_path / "my"
+    monkeypatch.setattr("tests.classroom.break_it.MY", folder)
+    monkeypatch.setattr("tests.classroom.break_it.ROOT", tmp_path)
+    return folder
 
+
+@pytest.mark.usefixtures("my")
+def test_a_broken_copy_is_made_once_and_never_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise what a learner has found and repaired is gone at the next try."""
     folder = put_into_my("step01", "await-forgotten")
     (folder / "main.py").write_text("# repaired")
     put_into_my("step01", "await-forgotten")
@@ -115,14 +119,9 @@ def test_a_broken_copy_is_made_once_and_never_written_over(
     assert "is left as it is" in capsys.readouterr().out
 
 
-def test_a_secret_mistake_is_not_given_away(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("my")
+def test_a_secret_mistake_is_not_given_away(capsys: pytest.CaptureFixture[str]) -> None:
     """Otherwise there is nothing to find."""
-    my = tmp_path_factory.mktemp("my")
-    monkeypatch.setattr("tests.classroom.break_it.MY", my)
-    monkeypatch.setattr("tests.classroom.break_it.ROOT", my.parent)
-
     put_into_my("step02", "secret")
 
     said = capsys.readouterr().out
