@@ -2,7 +2,7 @@
 
 import asyncio
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -18,10 +18,12 @@ class RedisDenylist:
     def __init__(self, url: str, keep_seconds: int) -> None:
         self.keep_seconds = keep_seconds
         try:
-            self.redis: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
-            self.redis.connection_pool.make_connection()  # opens nothing yet, but takes no unknown option
+            # Of many visitors at one moment each waits for a connection; the default pool would turn some away.
+            pool = BlockingConnectionPool.from_url(url, timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0))
+            pool.make_connection()  # opens nothing yet, but takes no unknown option
         except (ValueError, TypeError):
             raise SystemExit("DENYLIST_URL must be like redis://:password@host:6379/0, percent-encoded.") from None
+        self.redis = Redis(connection_pool=pool)
 
     async def add(self, entry: str) -> bool:
         try:
