@@ -27,7 +27,9 @@ class Task:
     green: str  # a test that turns green with it, and needs none of the functions after it
     hints: list[str]  # three: what it is about, how to go about it, nearly the code
     file: str = "main.py"
-    body: str = NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
+    body: str = (
+        NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
+    )
 
 
 def data_of(step: str) -> dict[str, Any]:
@@ -96,13 +98,13 @@ def fits(slip: dict[str, Any], outcome: Outcome) -> bool:
     return outcome.function in slip["tests"] and re.search(slip["shows"], outcome.message, re.DOTALL) is not None
 
 
-def make_exercise(step: str, folder: Path) -> None:
-    """Put the exercise into a folder that is not there yet."""
+def make_exercise(step: str, folder: Path, tasks: list[Task] | None = None) -> None:
+    """Put the exercise into a folder that is not there yet: without these functions, or without all of them."""
     copy_step(step, folder)
-    for name in {task.file for task in load(step)}:
+    tasks = load(step) if tasks is None else tasks
+    for name in {task.file for task in tasks}:
         code = (folder / name).read_text(encoding="utf-8")
-        tasks = [task for task in load(step) if task.file == name]
-        (folder / name).write_text(take_out(code, tasks), encoding="utf-8")
+        (folder / name).write_text(take_out(code, [task for task in tasks if task.file == name]), encoding="utf-8")
 
 
 def main() -> int:
