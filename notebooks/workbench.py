@@ -59,6 +59,17 @@ def start(step: str, **settings: str) -> str:
     raise SystemExit(f"{step} did not start.")
 
 
+def start_from_chapter(step: str, name: str) -> str:
+    """Print an app that stands in a step's chapter, save for its imports; start it, and return its URL."""
+    chapter = (ROOT / step / "README.md").read_text("utf-8")
+    app = chapter.partition(f"runs as my.{name}:app -->\n```python\n")[2].partition("```")[0]
+    print("\n\n".join(part for part in app.strip().split("\n\n") if not part.startswith(("import", "from"))))
+    folder = Path(FOLDER.name, name)
+    folder.mkdir(exist_ok=True)
+    (folder / "main.py").write_text(app.replace('"my/', f'"{folder.as_posix()}/'), "utf-8")
+    return start(name, PYTHONPATH=FOLDER.name)
+
+
 def stop(url: str) -> None:
     """Stop a step that start() started."""
     STARTED[url].terminate()
