@@ -460,9 +460,7 @@ HERE: dict[str, dict[str, str]] = {
 def filled_in(headers: dict[str, str], server: Server) -> dict[bytes, bytes]:
     """Return the headers with this server's host and origin in their places."""
     there = {"host": server.url.removeprefix("http://"), "origin": server.url}
-    return {
-        name.encode(): text.format(**there).encode(errors="surrogateescape") for name, text in headers.items()
-    }
+    return {name.encode(): text.format(**there).encode(errors="surrogateescape") for name, text in headers.items()}
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
