@@ -87,7 +87,7 @@ def ensure_others_are_answered_while_ten_log_in(client: httpx.Client) -> None:
     """Compare the slowest GET beside ten logins with all of them together; raise Wrong if it takes half as long.
 
     Machines are noisy, so it measures three times before it says so: in an event loop that stands still, a GET waits
-    for nearly all of the ten each time. They are sent at one moment, on connections that are open already.
+    for nearly all of the ten each time; on a busy machine for one after the other, so that few are answered meanwhile.
     """
     __tracebackhide__ = True
     url, form = client.base_url, "username=alice&password=not+the+password"
@@ -100,17 +100,17 @@ def ensure_others_are_answered_while_ten_log_in(client: httpx.Client) -> None:
                 for _ in range(10)
             ]
             expect(client.get("/"), 200)
-            slowest, begin = 0.0, time.perf_counter()
+            waits, begin = [0.0], time.perf_counter()
             for login in logins:
                 login.sendall(request)
             while logins:
                 sent = time.perf_counter()
                 expect(client.get("/"), 200)
-                slowest = max(slowest, time.perf_counter() - sent)
+                waits.append(time.perf_counter() - sent)
                 answered, _, _ = select.select(logins, [], [], 0)
                 logins = [login for login in logins if login not in answered]
-            together = time.perf_counter() - begin
-        if slowest < together / 2:
+            slowest, together = max(waits), time.perf_counter() - begin
+        if slowest < together / 2 and (len(waits) > 20 or slowest < 0.05):
             return
     raise Wrong(
         f"answered a GET after {slowest * 1000:.0f} ms, beside ten logins that took {together * 1000:.0f} ms together.",
@@ -130,15 +130,11 @@ def ensure_a_long_cookie_is_read_soon(client: httpx.Client, path: str) -> None:
 def ensure_it_stops_the_start(server: Server, setting: str, kind: str = "") -> None:
     """Raise Wrong unless the start has failed with a plain sentence that says which setting is meant."""
     __tracebackhide__ = True
-    code, case = server.wait_until_stopped(), kind and f"({kind}) "
+    code, case, said = server.wait_until_stopped(), kind and f"({kind}) ", server.log.strip()
     ensure(code != 0, f"{case}exited as if all were well.", "exit with a code other than 0.")
     word = next(word for word in ("key", "https", "denylist") if word in setting.lower())
-    ensure(
-        word in server.log.lower(),
-        f"{case}stopped with: {server.log.strip()}",
-        f"say which setting is meant: {setting}.",
-    )
-    ensure("Traceback" not in server.log, f"{case}stopped with: {server.log.strip()}", "say it in one plain sentence.")
+    ensure(word in said.lower(), f"{case}stopped with: {said}", f"say which setting is meant: {setting}.")
+    ensure("Traceback" not in said, f"{case}stopped with: {said}", "say it in one plain sentence.")
 
 
 def ensure_missing_keys_are_warned_of(server: Server, keys: int) -> None:

@@ -165,16 +165,6 @@ def test_a_wrong_login_is_refused_in_the_same_words_and_changes_nothing(
     expect(client.get("/cart"), 200, cart(tea=2))
 
 
-def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
-    """Otherwise a stranger finds out who has an account here, with a stopwatch."""
-    ensure_logins_fail_alike_in_time(client)
-
-
-def test_while_some_log_in_others_are_answered(client: httpx.Client) -> None:
-    """Otherwise a few logins hold up everybody: checking a password takes a core for a while, on purpose."""
-    ensure_others_are_answered_while_ten_log_in(client)
-
-
 @pytest.mark.parametrize(
     "form",
     [
@@ -961,3 +951,16 @@ def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(https_se
     ensure(set(gone) == names, f"expired {list(gone)}.", f"expire {names}.")
     for cookie in gone.values():
         ensure(cookie["secure"], "expired a cookie without Secure.", "repeat Secure: browsers refuse it otherwise.")
+
+
+# Times that are compared: at the end, when no server is starting any more
+
+
+def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
+    """Otherwise a stranger finds out who has an account here, with a stopwatch."""
+    ensure_logins_fail_alike_in_time(client)
+
+
+def test_a_login_keeps_nobody_else_waiting(client: httpx.Client) -> None:
+    """Otherwise a few logins hold up everybody: checking a password takes a core for a while, on purpose."""
+    ensure_others_are_answered_while_ten_log_in(client)
