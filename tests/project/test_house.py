@@ -83,6 +83,15 @@ def test_the_requirements_are_pinned_by_hash_and_name_no_registry() -> None:
         assert all("--hash=sha256:" in pin for pin in pins if not pin.startswith("#"))
 
 
+def test_every_action_is_pinned_by_hash() -> None:
+    """Otherwise the workflow runs whatever the tag points at that day."""
+    text = (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8")
+
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action) for action in actions)
+
+
 def test_the_developers_requirements_hold_the_learners() -> None:
     """Otherwise what is checked is not what a learner runs."""
     learner, developer = (
