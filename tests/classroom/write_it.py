@@ -26,7 +26,9 @@ class Task:
     green: str  # a test that turns green with it, and needs none of the functions after it
     hints: list[str]  # three: what it is about, how to go about it, nearly the code
     file: str = "main.py"
-    body: str = NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
+    body: str = (
+        NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
+    )
 
 
 def data_of(step: str) -> dict[str, Any]:
