@@ -6,6 +6,7 @@ Which functions, three hints for each, which test needs which of them, and slips
 
 import argparse
 import ast
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -78,20 +79,23 @@ def not_written(step: str, code: dict[str, str]) -> list[Task]:
 def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function: str = "") -> tuple[Task | None, str]:
     """Return the function that a hint is for, and what is said of a slip that shows in the answer ("": none does).
 
-    The outcome is the first test that failed. A function that is not written comes first if that test needs it.
+    The outcome is the first test that failed. What that test needs and is not written comes first; then what a slip
+    shows; then what the test is about; then, of what it needs, the function that was written last.
     """
-    tasks = {task.name: task for task in load(step)}
-    needed = data_of(step)["tests"].get(outcome.function, []) if outcome else list(tasks)
-    missing = [task for task in not_written(step, code) if task.name in needed]
-    slips = [slip for slip in data_of(step)["slips"] if outcome and not missing and fits(slip, outcome)]
-    names = [slip["function"] for slip in slips] + (needed if outcome else [])
-    task = tasks.get(function) or next(iter([*missing, *(tasks[name] for name in names)]), None)
-    return task, slips[0]["says"] if slips and task and task.name == names[0] else ""
+    data, tasks = data_of(step), {task.name: task for task in load(step)}
+    needed = data["tests"].get(outcome.function, []) if outcome else list(tasks)
+    names = [task.name for task in not_written(step, code) if task.name in needed]
+    slips = [slip for slip in data["slips"] if outcome and not names and fits(slip, outcome)]
+    names += [slip["function"] for slip in slips]
+    if outcome:
+        names += [name for name, tests in data["first"].items() if outcome.function in tests] + needed[::-1]
+    task = tasks.get(function) or next((tasks[name] for name in names), None)
+    return task, slips[0]["says"] if slips and task and task.name == slips[0]["function"] else ""
 
 
 def fits(slip: dict[str, Any], outcome: Outcome) -> bool:
-    """Say whether a failed test shows this slip: one of its tests, and what the app answered."""
-    return outcome.function in slip["tests"] and f"answered {slip['answered']}" in outcome.message
+    """Say whether a failed test shows this slip: it is one of its tests, and its message has the slip's pattern."""
+    return outcome.function in slip["tests"] and re.search(slip["shows"], outcome.message, re.DOTALL) is not None
 
 
 def make_exercise(step: str, folder: Path) -> None:
