@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from tests.classroom.steps import file_of_tests
 
@@ -67,7 +68,7 @@ def judge(
         environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         judgement, late = Judgement(), threading.Event()
         log = Path(scratch, "log of the tests")
-        ours, theirs = socket.socketpair()
+        ours, theirs = channel()
         with log.open("wb") as output, ours:
             process = subprocess.Popen(
                 [sys.executable, str(RECORD), *(["--url", url] if url else ["--app", app]), *chosen],
@@ -78,9 +79,14 @@ def judge(
                 stderr=output,
                 start_new_session=True,  # a group of its own, that Ctrl+C does not reach
             )
-            theirs.close()
+            os.close(theirs)
             RUNNING[process] = scratch
-            timer = threading.Timer(seconds, lambda: (late.set(), end_all(process, scratch)))
+
+            def end() -> None:
+                late.set()
+                end_all(process, scratch)
+
+            timer = threading.Timer(seconds, end)
             timer.start()
             try:
                 complete = take(ours, judgement, tell)
@@ -100,10 +106,19 @@ def judge(
         return judgement
 
 
-def take(channel: socket.socket, judgement: Judgement, tell: Callable[[int, int], None]) -> bool:
+def channel() -> tuple[TextIO, int]:
+    """Return the two ends of what outcomes come through: a socket, as whoever finds a pipe in /proc can write to it."""
+    if os.name == "nt":
+        reader, writer = os.pipe()
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+    return os.fdopen(reader, encoding="utf-8"), writer
+
+
+def take(lines: TextIO, judgement: Judgement, tell: Callable[[int, int], None]) -> bool:
     """Take in what the tests say; return whether they have said that this was all."""
     total, complete = 0, False
-    with channel.makefile("r", encoding="utf-8") as lines, contextlib.suppress(ConnectionError, json.JSONDecodeError):
+    with contextlib.suppress(ConnectionError, json.JSONDecodeError):
         for line in lines:
             entry = json.loads(line)
             total, complete = entry.get("total", total), "end" in entry

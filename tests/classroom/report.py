@@ -64,7 +64,7 @@ def sections(grade: Grade) -> str:
     for mark in sorted(marks, key=lambda mark: (mark is not grade.first, not mark.lets_in)):
         for outcome in mark.failed:
             causes.setdefault(cause(mark, outcome), []).append((mark, outcome))
-    parts = []
+    parts: list[str] = []
     for found in causes.values():
         mark, outcome = found[0]
         more = sorted({in_words(other.function) for _, other in found} - {in_words(outcome.function)})

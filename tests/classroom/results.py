@@ -78,7 +78,7 @@ class Results:
             table.writerow(["submission", "points", "of", "at most", *names, "look at", "problem"])
             for one in sorted(grades, key=lambda grade: grade.name):
                 each = [round(mark.share("reached"), 1) for mark in one.marks]
-                row = [one.name, one.points, one.possible, one.cap, *each, "\n".join(one.look_at)]
+                row: list[str | float] = [one.name, one.points, one.possible, one.cap, *each, "\n".join(one.look_at)]
                 table.writerow([text_only(cell) for cell in [*row, report.in_a_line(one.problem)]])
 
     def finish(self, step: str, grades: list["Grade"]) -> None:
