@@ -7,6 +7,7 @@ make mistakes    proves the bank: each mistake turns the tests red that it names
 import argparse
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -61,26 +62,24 @@ def break_copy(mistake: Mistake, folder: Path) -> None:
 
 def prove(mistake: Mistake) -> str:
     """Return what is wrong with a mistake of the bank, "" if it turns red what it should, and says why."""
-    control = [CONTROL] if CONTROL not in mistake.red else []
+    step, tests = STEPS[mistake.step], list(dict.fromkeys([CONTROL, *mistake.red]))
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
-        step = STEPS[mistake.step]
         try:
             break_copy(mistake, Path(scratch, step))
         except SystemExit as error:
             return str(error)
-        judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=[*control, *mistake.red])
+        judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=tests)
+    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
+    red = {name for outcome in failed for name in (outcome.test, outcome.function)}
     if judgement.problem:
         return judgement.problem
-    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
-    if any(outcome.test == CONTROL and control for outcome in failed):
+    if CONTROL in red and CONTROL not in mistake.red:
         return f"the app does not start, or has no page: {failed[0].message}"
-    for test in mistake.red:
-        if test not in {name for outcome in failed for name in (outcome.test, outcome.function)}:
-            return f"{test} stays green"
+    if green := [test for test in mistake.red if test not in red]:
+        return f"{green[0]} stays green"
     messages = [outcome.message for outcome in failed if mistake.red[0] in (outcome.test, outcome.function)]
-    if not any(mistake.says in message for message in messages):
-        return f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
-    return ""
+    says = any(mistake.says in message for message in messages)
+    return "" if says else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
 
 
 def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
@@ -91,20 +90,12 @@ def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
             yield running[done], done.result()
 
 
-def choose(step: str, name: str) -> Mistake:
-    """Return the mistake of that name; any of them for "secret"; exits if there is none."""
-    mistakes = load(step)
-    if name == "secret":
-        return random.choice(mistakes)
-    for mistake in mistakes:
-        if mistake.name == name:
-            return mistake
-    raise SystemExit(f"There is no mistake {name} in {step}. `make break STEP={step}` lists them.")
-
-
 def put_into_my(step: str, name: str) -> Path:
     """Return the folder of the broken copy; it is made if it is not there yet, and never written over."""
-    mistake = choose(step, name)
+    found = [mistake for mistake in load(step) if name in (mistake.name, "secret")]
+    if not found:
+        raise SystemExit(f"There is no mistake {name} in {step}. `make break STEP={step}` lists them.")
+    mistake = random.choice(found)
     folder = MY / f"{step}_{name.replace('-', '_')}"
     if folder.exists():
         print(f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, delete it.\n")
@@ -123,6 +114,12 @@ def put_into_my(step: str, name: str) -> Path:
 
 def run(folder: Path, port: str) -> int:
     """Run the app in a folder of my/ until it is stopped, without keys: it makes up its own."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except (OSError, ValueError, OverflowError):
+            raise SystemExit(f"Port {port} cannot be used, perhaps something else uses it: add PORT=8001.") from None
     settings = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     watched = folder.relative_to(ROOT).as_posix()
     command = ["uvicorn", f"my.{folder.name}.main:app", "--port", port, "--reload", "--reload-dir", watched]
@@ -143,7 +140,7 @@ def main() -> int:
     options = parser.parse_args()
     steps = [options.step] if options.step else list(STEPS)
     if options.prove:
-        mistakes = [mistake for step in steps for mistake in load(step)]
+        mistakes = [mistake for step in steps for mistake in load(step) if options.mistake in (None, mistake.name)]
         with Progress(len(mistakes)) as progress:
             for mistake, wrong in prove_all(mistakes):
                 progress.done(f"{mistake.step} {mistake.name}", wrong)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.classroom.judge import Outcome
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
+from tests.classroom.steps import HERE, MY, STEPS, copy_step
 
 NOT_WRITTEN = "raise NotImplementedError"
 
@@ -83,28 +83,25 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     shows; then what the test is about; then, of what it needs, the function that was written last.
     """
     data, tasks = data_of(step), {task.name: task for task in load(step)}
-    needed = data["tests"].get(outcome.function, []) if outcome else list(tasks)
+    test, message = (outcome.function, outcome.message) if outcome else ("", "")
+    needed = data["tests"].get(test, []) if outcome else list(tasks)
     names = [task.name for task in not_written(step, code) if task.name in needed]
-    slips = [slip for slip in data["slips"] if outcome and not names and fits(slip, outcome)]
+    slips = (
+        [] if names else [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
+    )
     names += [slip["function"] for slip in slips]
-    if outcome:
-        names += [name for name, tests in data["first"].items() if outcome.function in tests] + needed[::-1]
+    names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
     task = tasks.get(function) or next((tasks[name] for name in names), None)
     return task, slips[0]["says"] if slips and task and task.name == slips[0]["function"] else ""
 
 
-def fits(slip: dict[str, Any], outcome: Outcome) -> bool:
-    """Say whether a failed test shows this slip: it is one of its tests, and its message has the slip's pattern."""
-    return outcome.function in slip["tests"] and re.search(slip["shows"], outcome.message, re.DOTALL) is not None
-
-
-def make_exercise(step: str, folder: Path) -> None:
-    """Put the exercise into a folder that is not there yet."""
+def make_exercise(step: str, folder: Path, tasks: list[Task] | None = None) -> None:
+    """Put the exercise into a folder that is not there yet: without these functions, or without all of them."""
     copy_step(step, folder)
-    for name in {task.file for task in load(step)}:
+    tasks = load(step) if tasks is None else tasks
+    for name in {task.file for task in tasks}:
         code = (folder / name).read_text(encoding="utf-8")
-        tasks = [task for task in load(step) if task.file == name]
-        (folder / name).write_text(take_out(code, tasks), encoding="utf-8")
+        (folder / name).write_text(take_out(code, [task for task in tasks if task.file == name]), encoding="utf-8")
 
 
 def main() -> int:
@@ -114,12 +111,10 @@ def main() -> int:
     step = parser.parse_args().step
     folder = MY / step
     if folder.exists():
-        sys.exit(
-            f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, rename or delete it."
-        )
+        sys.exit(f"my/{step} is there already and is left as it is. To begin anew, rename or delete it.")
     make_exercise(step, folder)
     names = ", ".join(f"{task.name} ({task.file})" for task in load(step))
-    print(f"Your exercise: {folder.relative_to(ROOT)}\nWrite, in this order: {names}.")
+    print(f"Your exercise: my/{step}\nWrite, in this order: {names}.")
     print("Each docstring says what the function gives. Leave what says `# write me` until you come to it.")
     print(f"\nAfter each try:       make grade STEP={step} APP=my.{step}.main:app")
     print(f"When you are stuck:   make grade STEP={step} APP=my.{step}.main:app HINT=1   (then 2, then 3)")
