@@ -70,6 +70,11 @@ class Mark:
         return states.pop() if len(states) == 1 else "missed" if "missed" in states else "in part"
 
     @property
+    def lost(self) -> bool:
+        """Whether points are missing."""
+        return self.share("missed") + self.share("waits") > 0
+
+    @property
     def failed(self) -> list[Outcome]:
         """What went wrong, first things first."""
         return [outcome for some in self.entries.values() for outcome in some if outcome.outcome == "failed"]
@@ -290,13 +295,11 @@ def print_table(grades: list[Grade]) -> None:
     """Print a line for each submission: its points, and what is missing; then what the class missed most."""
     width = max(len(printable(grade.name)) for grade in grades)
     for grade in grades:
-        missing = ", ".join(mark.objective.name for mark in grade.marks if mark.state not in ("reached", "not judged"))
+        missing = ", ".join(mark.objective.name for mark in grade.marks if mark.lost)
         why = report.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
         flag = "LOOK: " + grade.look_at[0] + "; " if grade.look_at else ""
         print(printable(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {flag}{why}"))
-    missed = {
-        m.objective.title: sum(g.marks[i].state == "missed" for g in grades) for i, m in enumerate(grades[0].marks)
-    }
+    missed = {m.objective.title: sum(g.marks[i].lost for g in grades) for i, m in enumerate(grades[0].marks)}
     print("\nWhat most have missed:")
     for title, number in sorted(missed.items(), key=lambda item: -item[1])[:5]:
         print(f"{number:3} of {len(grades)}  {title}")

@@ -72,7 +72,7 @@ def main() -> None:
             seen[name] = kept(judgement)
             SEEN.write_text(json.dumps(seen, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
             grade = graded(name, seen[name], seen[f"{name.partition(' ')[0]} right: every test"])
-            missed = [mark.objective.name for mark in grade.marks if mark.state not in ("reached", "not judged")]
+            missed = [mark.objective.name for mark in grade.marks if mark.lost]
             right = CLASS[name]["points"]
             print(f"{name:40} {grade.points:3} of {grade.possible} ({right}) {missed} {judgement.problem[:200]}")
 
