@@ -47,7 +47,9 @@ def kept(judgement: Judgement) -> dict[str, Any]:
     return {
         "problem": judgement.problem,
         "failed": {
-            o.test: "\n".join(o.message.split("\n")[:2])[:400] for o in judgement.outcomes if o.outcome == "failed"
+            o.test: "\n".join(line[:70] for line in o.message.split("\n")[:2])
+            for o in judgement.outcomes
+            if o.outcome == "failed"
         },
         "skipped": [o.test for o in judgement.outcomes if o.outcome == "skipped"],
     }
@@ -70,7 +72,7 @@ def main() -> None:
             if name.endswith(" right"):
                 seen[f"{name}: every test"] = sorted(outcome.test for outcome in judgement.outcomes)
             seen[name] = kept(judgement)
-            SEEN.write_text(json.dumps(seen, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+            SEEN.write_text(json.dumps(seen, indent=0, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
             grade = graded(name, seen[name], seen[f"{name.partition(' ')[0]} right: every test"])
             missed = [mark.objective.name for mark in grade.marks if mark.lost]
             right = CLASS[name]["points"]
