@@ -5,11 +5,15 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 
+from tests.server import Server
+
 LONGEST = 300
+BACKSLASHES = '\\"' * 32_000  # Python before 3.11.10 and 3.12.6 takes back each one by copying all (CVE-2024-7592)
 Header = str | re.Pattern[str] | None
 # While a grade is made: headers, and words of refusals, that alone were wrong, with what was said of the first one.
 # Each costs once, wherever it is looked at. None: raise at once.
@@ -80,6 +84,59 @@ def ensure_logins_fail_alike_in_time(client: httpx.Client) -> None:
         f"takes {first * 1000:.1f} ms for a wrong password, but {second * 1000:.1f} ms for an unknown user.",
         "take about the same time: check the password against a hash that is nobody's.",
     )
+
+
+def ensure_others_are_answered_while_ten_log_in(client: httpx.Client) -> None:
+    """Compare the slowest GET beside ten logins with all of them together; raise Wrong if it takes half as long.
+
+    Machines are noisy, so it measures three times before it says so: in an event loop that stands still, a GET waits
+    for nearly all of the ten each time.
+    """
+    __tracebackhide__ = True
+    wrong = {"username": "alice", "password": "not the password"}
+    for _ in range(3):
+        slowest, begin = 0.0, time.perf_counter()
+        with ThreadPoolExecutor(10) as pool:
+            logins = [pool.submit(client.post, "/login", data=wrong) for _ in range(10)]
+            while not all(login.done() for login in logins):
+                sent = time.perf_counter()
+                expect(client.get("/"), 200)
+                slowest = max(slowest, time.perf_counter() - sent)
+        together = time.perf_counter() - begin
+        if slowest < together / 2:
+            return
+    raise Wrong(
+        f"answered a GET after {slowest * 1000:.0f} ms, beside ten logins that took {together * 1000:.0f} ms together.",
+        "check passwords where others need not wait: in a thread, one at a time.",
+    )
+
+
+def ensure_a_long_cookie_is_read_soon(client: httpx.Client, path: str) -> None:
+    """Raise Wrong if the app reads a cookie for seconds, in which it answers nobody: a hundredth of one is enough."""
+    __tracebackhide__ = True
+    begin = time.perf_counter()
+    expect(client.get(path, headers={"Cookie": f'a="{BACKSLASHES}"'}, timeout=60), range(200, 500))
+    took = time.perf_counter() - begin
+    ensure(took < 2, f"took {took:.1f} s to read a Cookie header of 64 kB.", "read no quoted cookies, or no long ones.")
+
+
+def ensure_it_stops_the_start(server: Server, setting: str, kind: str = "") -> None:
+    """Raise Wrong unless the start has failed with a plain sentence that says which setting is meant."""
+    __tracebackhide__ = True
+    code, case = server.wait_until_stopped(), kind and f"({kind}) "
+    ensure(code != 0, f"{case}exited as if all were well.", "exit with a code other than 0.")
+    word = next(word for word in ("key", "https", "denylist") if word in setting.lower())
+    ensure(word in server.log.lower(), f"{case}stopped with: {server.log}", f"say which setting is meant: {setting}.")
+    ensure("Traceback" not in server.log, f"{case}stopped with: {server.log}", "say it in one plain sentence.")
+
+
+def ensure_missing_keys_are_warned_of(server: Server, keys: int) -> None:
+    """Raise Wrong unless a line for each key, or one for all of them, warns of it and says what a restart ends."""
+    __tracebackhide__ = True
+    lines = [line for line in server.log.splitlines() if re.search("warn", line, re.I) and "key" in line.lower()]
+    fine = [line for line in lines if re.search("restart", line, re.I)]
+    enough = len(fine) >= keys or any(re.search("keys", line, re.I) for line in fine)
+    ensure(enough, f"printed: {server.log}", "warn of each missing key in a line, and say what a restart ends.")
 
 
 def ensure_random(ids: list[str], which: str) -> None:

@@ -51,7 +51,7 @@ STORMED = ("step 1", "step 3", "hash in the event loop", "hash in a def")
 MEASURED = [
     *[(name, READ) for name in APPS if name not in ("step 2", "SessionMiddleware alone", *STORMED[2:])],
     *[(name, line) for name in ("step 2", "SessionMiddleware alone") for line in (CART, ADD)],
-    ("step 3", ADD),
+    *[(name, line) for name in ("step 3", "server-side session") for line in (CART, ADD)],
 ]
 
 

@@ -236,6 +236,26 @@ def test_a_sqlite_file_that_is_locked_is_503_and_then_works_again(
     expect(client.post("/logout"), 204)
 
 
+def test_while_logouts_wait_for_a_locked_file_another_visitor_is_answered_at_once(
+    start: Launch, browser: Browser, tmp_path: Path
+) -> None:
+    """Otherwise one logout during a backup freezes everybody."""
+    file = tmp_path / "denylist.sqlite3"
+    server = start(DENYLIST_URL=f"sqlite:///{file}").wait_until_ready()
+    leaving = [browser(made_up_login(), server) for _ in range(2)]
+    other = browser(made_up_login(), server)
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as locker, ThreadPoolExecutor(2) as pool:
+        locker.execute("BEGIN IMMEDIATE")
+        logouts = [pool.submit(client.post, "/logout") for client in leaving]
+        time.sleep(0.2)
+
+        expect(other.get("/me"), 200, IS_ALICE)
+
+        assert not any(logout.done() for logout in logouts)
+        for logout in logouts:
+            expect(logout.result(), 503, {"detail": ANY}, {"Set-Cookie": None})
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process that already runs")
 def test_a_full_disk_is_503_and_then_works_again(start: Launch, browser: Browser, tmp_path: Path) -> None:
     """Otherwise a full disk is a 500, or a logout that is lost."""
@@ -266,13 +286,16 @@ def denylist(tmp_path: Path) -> Iterator[SQLiteDenylist]:
     """A denylist in a new file."""
     opened = SQLiteDenylist(str(tmp_path / "denylist.sqlite3"), KEEP_SECONDS)
     yield opened
-    opened.connection.close()
+    opened.reader.close()
 
 
-def test_a_sqlite_file_that_became_read_only_is_out_of_reach(denylist: SQLiteDenylist) -> None:
+def test_a_sqlite_file_that_became_read_only_is_out_of_reach(
+    denylist: SQLiteDenylist, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise a logout is a 500. (As root no file is read-only: SQLite is told to treat it so.)"""
     asyncio.run(denylist.add("login:before"))
-    denylist.connection.execute("PRAGMA query_only = 1")
+    read_only = f"file:{denylist.path}?mode=ro"
+    monkeypatch.setattr(denylist, "connect", lambda wait: sqlite3.connect(read_only, timeout=wait, uri=True))
 
     with pytest.raises(DenylistUnreachable):
         asyncio.run(denylist.add("login:now"))
@@ -306,8 +329,8 @@ def test_entries_leave_when_their_time_is_over_and_the_file_stops_growing(
         monkeypatch.setattr(denylist_module, "time", SimpleNamespace(time=lambda now=now: now))
         for _ in range(60):
             asyncio.run(denylist.add(f"login:{secrets.token_urlsafe(16)}"))
-        oldest = denylist.connection.execute("SELECT min(expires) - ? FROM denylist", (now,)).fetchone()[0]
-        sizes.append(denylist.connection.execute("PRAGMA page_count").fetchone()[0])
+        oldest = denylist.reader.execute("SELECT min(expires) - ? FROM denylist", (now,)).fetchone()[0]
+        sizes.append(denylist.reader.execute("PRAGMA page_count").fetchone()[0])
         assert 0 <= oldest <= KEEP_SECONDS
 
     assert max(sizes[6:]) <= 1.5 * sizes[5]
@@ -397,9 +420,9 @@ def test_reload_brings_in_a_change_and_keeps_logins(tmp_path: Path, browser: Bro
     server = launch(f"{STEP}.main:app", tmp_path, tmp_path / "log", keys | reload)
     try:
         client = alice(browser, server.wait_until_ready())
-        main = tmp_path / STEP / "main.py"
+        cart = tmp_path / STEP / "cart.py"
 
-        main.write_text(main.read_text(encoding="utf-8").replace('"tea": 300', '"tea": 400'), encoding="utf-8")
+        cart.write_text(cart.read_text(encoding="utf-8").replace('"tea": 300', '"tea": 400'), encoding="utf-8")
 
         def it_is_dearer() -> bool:
             with contextlib.suppress(httpx.TransportError):  # the old process closes its connections
