@@ -11,8 +11,6 @@ from tests.classroom.judge import Outcome, judge
 from tests.classroom.steps import ROOT, STEPS, copy_step, names_of_tests
 from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
 
-TASKS = [(step, task.name) for step in STEPS for task in load(step)]
-
 
 def names_of(step: str) -> list[str]:
     """Return the names of the functions to write."""
@@ -27,20 +25,17 @@ def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -
     return {outcome.function for outcome in judgement.outcomes if outcome.outcome == "failed"}
 
 
-@pytest.fixture(scope="session")
-def red(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], set[str]]:
-    """The tests that fail while one function is missing. Two at a time, so all of them at once."""
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda task: red_without(task[0], [task[1]], tmp_path_factory.mktemp("without"), []), TASKS)
-        return dict(zip(TASKS, found, strict=True))
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_each_test_names_the_functions_that_it_needs(red: dict[tuple[str, str], set[str]], step: str) -> None:
+def test_each_test_names_the_functions_that_it_needs(tmp_path: Path) -> None:
     """Otherwise a hint is for a function that the test has nothing to do with."""
-    needs = {test: [name for name in names_of(step) if test in red[step, name]] for test in names_of_tests(step)}
+    tasks = [(step, name) for step in STEPS for name in names_of(step)]
 
-    assert data_of(step)["tests"] == needs
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda task: red_without(task[0], [task[1]], tmp_path / task[0] / task[1], []), tasks)
+        red = dict(zip(tasks, found, strict=True))
+
+    for step in STEPS:
+        needs = {test: [name for name in names_of(step) if test in red[step, name]] for test in names_of_tests(step)}
+        assert data_of(step)["tests"] == needs
 
 
 @pytest.mark.parametrize("step", STEPS)
