@@ -79,11 +79,10 @@ notebooks: .venv/dev ## open the notebooks in JupyterLab
 screenshots: .venv/dev ## take the pictures of the pages anew (needs Chromium)
 	$(PY) -m tests.project.screenshots
 
-bench: .venv/dev ## measure what the steps cost, beside a bare route and beside the tutorials' way (minutes)
+bench: .venv/dev ## measure what the steps cost, beside a bare route and common habits (minutes)
 	@$(PY) tests/project/bench.py
 
 lock: .venv/dev ## write the requirements files anew, with today's versions
-	$(PY) -m pip install --quiet uv
 	$(PY) -m uv pip compile pyproject.toml --universal --generate-hashes --upgrade --no-header --output-file requirements.txt
 	$(PY) -m uv pip compile pyproject.toml --group dev --universal --generate-hashes --upgrade --no-header --constraint requirements.txt --output-file requirements-dev.txt
 

@@ -15,6 +15,7 @@ import time
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import wrap
 from threading import Thread
 from typing import Any
 from unittest.mock import patch
@@ -25,6 +26,7 @@ from IPython.display import display
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # on its first start it would announce itself
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -55,6 +57,17 @@ def start(step: str, **settings: str) -> str:
         except httpx.ConnectError:
             time.sleep(0.05)
     raise SystemExit(f"{step} did not start.")
+
+
+def start_from_chapter(step: str, name: str) -> str:
+    """Print an app that stands in a step's chapter, save for its imports; start it, and return its URL."""
+    chapter = (ROOT / step / "README.md").read_text("utf-8")
+    app = chapter.partition(f"runs as my.{name}:app -->\n```python\n")[2].partition("```")[0]
+    print("\n\n".join(part for part in app.strip().split("\n\n") if not part.startswith(("import", "from"))))
+    folder = Path(FOLDER.name, name)
+    folder.mkdir(exist_ok=True)
+    (folder / "main.py").write_text(app.replace('"my/', f'"{folder.as_posix()}/'), "utf-8")
+    return start(name, PYTHONPATH=FOLDER.name)
 
 
 def stop(url: str) -> None:
@@ -96,7 +109,8 @@ def clock(now: float) -> Any:
 def picture(figure: Figure, words: str) -> None:
     """Show a figure on white, so that it reads well in dark themes too; its words are for who cannot see it."""
     png = BytesIO()
-    figure.savefig(png, dpi=120, facecolor="white", bbox_inches="tight", pad_inches=0.15)
+    inside = {"Description": words}  # a test asks the picture itself for its words
+    figure.savefig(png, dpi=120, metadata=inside, facecolor="white", bbox_inches="tight", pad_inches=0.15)
     display({"image/png": png.getvalue(), "text/plain": words}, metadata={"image/png": {"alt": words}}, raw=True)
 
 
@@ -116,3 +130,52 @@ def strip(text: str, *names: str) -> None:
         axes.barh(rows + 0.4, 1, 0.7, x, color=colour)
         axes.text(x + 1.5, rows + 0.4, name, color=colour, size=14, weight="bold", va="center_baseline")
     picture(figure, "In three colours: " + ", ".join(f"{name} {len(part)} characters" for name, part, _ in parts))
+
+
+def draw(exchange: str) -> None:
+    """Draw who says what to whom, from top to bottom, each in a colour of their own (there are three).
+
+    A line is "A -> B: what A says to B", or "A: what A knows or does", which stands in a box.
+    """
+    lines = [line.strip().partition(": ") for line in exchange.strip().splitlines()]
+    names = list(dict.fromkeys(name for who, _, _ in lines for name in who.split(" -> ")))
+    size, width, margin = 14, 432, 62  # in points, as all below; large enough for a phone
+    apart = (width - 2 * margin) / (len(names) - 1)
+    places = {name: margin + apart * number for number, name in enumerate(names)}
+    colours = dict(zip(names, (("#005a9c", "#e3eef7"), ("#a63c00", "#faeae2"), ("#00694c", "#e0f0eb")), strict=False))
+    arrow = {"arrowstyle": "-|>", "linewidth": 2, "mutation_scale": 18, "shrinkA": 0, "shrinkB": 0}
+
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    y = 26.0
+    for who, _, words in lines:
+        speaker, _, listener = who.partition(" -> ")
+        colour, tint = colours[speaker]
+        room = abs(places[listener] - places[speaker]) if listener else margin + apart - 28  # up to the next line
+        rows = even_rows(words, int(room / size / 0.6))
+        text, height = "\n".join(rows), 1.2 * size * len(rows)
+        if listener:
+            x, y = (places[speaker] + places[listener]) / 2, y + height + 8
+            box = {"color": "white", "pad": 1}  # hides the line of who stands between the two
+            axes.text(x, y - 5, text, color=colour, size=size, ha="center", va="bottom", bbox=box)
+            axes.annotate("", (places[listener], y), (places[speaker], y), arrowprops=arrow | {"color": colour})
+            y += 10
+        else:
+            half = max(TextPath((0, 0), row, size=size).get_extents().width for row in rows) / 2 + 8
+            x, y = min(max(places[speaker], half), width - half), y + height + 24  # within the picture
+            box = {"boxstyle": "round,pad=0.45", "facecolor": tint, "edgecolor": colour}
+            axes.text(x, y - height / 2 - 12, text, size=size, ha="center", va="center", bbox=box)
+    for name, x in places.items():
+        box = {"boxstyle": "round,pad=0.5", "color": colours[name][0]}
+        axes.text(x, 0, name, color="white", size=size, weight="bold", ha="center", va="center", bbox=box)
+        axes.plot((x, x), (0, y + 4), color=colours[name][0], linewidth=1.5, zorder=0)
+    axes.set(xlim=(0, width), ylim=(y + 4, -16))
+    figure.set_size_inches(width / 72, (y + 20) / 72)
+    picture(figure, "\n".join("".join(line) for line in lines).replace(" -> ", " to "))
+
+
+def even_rows(text: str, longest: int) -> list[str]:
+    """Break a text into as few rows as it needs, and these about as long as each other."""
+    ways = [wrap(text, n, break_long_words=False, break_on_hyphens=False) for n in range(1, longest + 1)]
+    return next(rows for rows in ways if len(rows) == len(ways[-1]))

@@ -8,12 +8,12 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("uvicorn.error")  # uvicorn prints this logger; one of our own would need a set-up first
 
 LONGEST_BODY = 10_000  # bytes; a form or a line of the cart has some hundred
+LONGEST_HEADERS = 16_384  # bytes, all together; the form parser takes a second for a megabyte of ";" in Content-Type
 # Browsers store no answer, guess no type, load no plugin, and no other site may frame a page or see where one was.
 STRICT_HEADERS = {
     b"cache-control": b"no-store",
@@ -59,7 +59,7 @@ async def explain_422(request: Request, error: RequestValidationError) -> JSONRe
 
 
 class Hardening:
-    """Make cookies plain, limit bodies, give every answer of the app the strict headers.
+    """Make cookies plain, limit headers and bodies, give every answer of the app the strict headers.
 
     A middleware gets each request as scope (method, headers), receive (brings the body) and send (takes the answer).
     """
@@ -76,20 +76,20 @@ class Hardening:
                 message["headers"] += [header for header in STRICT_HEADERS.items() if header[0] not in own]
             await send(message)
 
+        app = self.app
         if scope["type"] == "http":
+            if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
+                app = JSONResponse({"detail": "The headers are too large"}, 431)
             for place, (name, value) in enumerate(scope["headers"]):
-                if name == b"cookie" and value != value.translate(PLAIN_COOKIE):
+                if name == b"cookie":
                     scope["headers"][place] = (name, value.translate(PLAIN_COOKIE))
             if scope["method"] not in ("GET", "HEAD", "OPTIONS"):
                 receive = limited(scope, receive)
-        await self.app(scope, receive, send_strict)
+        await app(scope, receive, send_strict)
 
 
 def limited(scope: Scope, receive: Receive) -> Receive:
-    """Return a receive that refuses a long body, before the deed, and a form in parts (multipart).
-
-    Such a form names the codec that Starlette decodes it by, and Python's punycode would take minutes.
-    """
+    """Return a receive that refuses a long body, and a form in parts (multipart), before the app has read them."""
     size = 0
 
     async def receive_limited() -> Message:
@@ -98,7 +98,8 @@ def limited(scope: Scope, receive: Receive) -> Receive:
         size += len(message.get("body", b""))
         if size > LONGEST_BODY:
             raise HTTPException(413, "The body is too large")
-        if "multipart" in Headers(scope=scope).get("content-type", "").lower():
+        # It names the codec that Starlette decodes it by, and Python's punycode would take minutes.
+        if any(name == b"content-type" and b"multipart" in value.lower() for name, value in scope["headers"]):
             raise HTTPException(415, "Send a form urlencoded, not in parts")
         return message
 

@@ -9,7 +9,7 @@ import time
 from contextlib import closing, suppress
 from typing import Protocol
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 
 class DenylistUnreachable(Exception):
@@ -31,6 +31,7 @@ class SQLiteDenylist:
 
     def __init__(self, path: str, keep_seconds: int) -> None:
         self.path, self.keep_seconds = path, keep_seconds
+        self.one_at_a_time = CapacityLimiter(1)  # SQLite takes one writer, and lets many fight for it: some would lose
         try:
             # Of processes that start at once only one can switch on WAL, for all: readers need not wait for a writer.
             with closing(self.connect(wait=10)) as connection, suppress(sqlite3.OperationalError):
@@ -50,7 +51,7 @@ class SQLiteDenylist:
 
     async def add(self, entry: str) -> bool:
         # In a thread: a write may have to wait for another one, and meanwhile the event loop answers everybody else.
-        return await to_thread.run_sync(self.insert, entry)
+        return await to_thread.run_sync(self.insert, entry, limiter=self.one_at_a_time)
 
     def insert(self, entry: str) -> bool:
         """Write an entry, and forget what was kept long enough."""

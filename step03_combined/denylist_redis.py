@@ -18,8 +18,15 @@ class RedisDenylist:
     def __init__(self, url: str, keep_seconds: int) -> None:
         self.keep_seconds = keep_seconds
         try:
-            # Of many visitors at one moment each waits for a connection; the default pool would turn some away.
-            pool = BlockingConnectionPool.from_url(url, timeout=ANSWER_SECONDS, retry=Retry(NoBackoff(), 0))
+            # Of many visitors at one moment each waits for a connection; the default pool would turn some away. The
+            # waits of a connection are as short: one that begins just before the time is up goes on beyond it.
+            pool = BlockingConnectionPool.from_url(
+                url,
+                timeout=ANSWER_SECONDS,
+                socket_timeout=ANSWER_SECONDS,
+                socket_connect_timeout=ANSWER_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+            )
             pool.make_connection()  # opens nothing yet, but takes no unknown option
         except (ValueError, TypeError):
             raise SystemExit("DENYLIST_URL must be like redis://:password@host:6379/0, percent-encoded.") from None

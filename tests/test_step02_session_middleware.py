@@ -50,7 +50,7 @@ def test_visits_and_cart_do_not_get_in_each_others_way(client: httpx.Client) -> 
     expect(client.get("/cart"), 200, cart(tea=2))
 
 
-@pytest.mark.parametrize("value", [None, -7, "many", True, 1.5, float("nan"), [], {}], ids=repr)
+@pytest.mark.parametrize("value", [None, -7, "many", True, 1.5, [], {}], ids=repr)
 def test_a_number_of_visits_that_cannot_be_used_is_dropped(
     browser: Browser, client: httpx.Client, session_key: str, value: object
 ) -> None:

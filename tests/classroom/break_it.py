@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.classroom.judge import judge
 from tests.classroom.progress import Progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
-from tests.server import SETTINGS
+from tests.server import SETTINGS, Server
 
 # The app starts and answers: it stays green in every mistake that does not name it
 CONTROL = "test_the_page_is_there"
@@ -61,26 +61,24 @@ def break_copy(mistake: Mistake, folder: Path) -> None:
 
 def prove(mistake: Mistake) -> str:
     """Return what is wrong with a mistake of the bank, "" if it turns red what it should, and says why."""
-    control = [CONTROL] if CONTROL not in mistake.red else []
+    step, tests = STEPS[mistake.step], list(dict.fromkeys([CONTROL, *mistake.red]))
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
-        step = STEPS[mistake.step]
         try:
             break_copy(mistake, Path(scratch, step))
         except SystemExit as error:
             return str(error)
-        judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=[*control, *mistake.red])
+        judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=tests)
+    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
+    red = {name for outcome in failed for name in (outcome.test, outcome.function)}
     if judgement.problem:
         return judgement.problem
-    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
-    if any(outcome.test == CONTROL and control for outcome in failed):
+    if CONTROL in red and CONTROL not in mistake.red:
         return f"the app does not start, or has no page: {failed[0].message}"
-    for test in mistake.red:
-        if test not in {name for outcome in failed for name in (outcome.test, outcome.function)}:
-            return f"{test} stays green"
+    if green := [test for test in mistake.red if test not in red]:
+        return f"{green[0]} stays green"
     messages = [outcome.message for outcome in failed if mistake.red[0] in (outcome.test, outcome.function)]
-    if not any(mistake.says in message for message in messages):
-        return f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
-    return ""
+    says = any(mistake.says in message for message in messages)
+    return "" if says else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
 
 
 def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
@@ -91,20 +89,12 @@ def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
             yield running[done], done.result()
 
 
-def choose(step: str, name: str) -> Mistake:
-    """Return the mistake of that name; any of them for "secret"; exits if there is none."""
-    mistakes = load(step)
-    if name == "secret":
-        return random.choice(mistakes)
-    for mistake in mistakes:
-        if mistake.name == name:
-            return mistake
-    raise SystemExit(f"There is no mistake {name} in {step}. `make break STEP={step}` lists them.")
-
-
 def put_into_my(step: str, name: str) -> Path:
     """Return the folder of the broken copy; it is made if it is not there yet, and never written over."""
-    mistake = choose(step, name)
+    found = [mistake for mistake in load(step) if name in (mistake.name, "secret")]
+    if not found:
+        raise SystemExit(f"There is no mistake {name} in {step}. `make break STEP={step}` lists them.")
+    mistake = random.choice(found)
     folder = MY / f"{step}_{name.replace('-', '_')}"
     if folder.exists():
         print(f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, delete it.\n")
@@ -123,6 +113,8 @@ def put_into_my(step: str, name: str) -> Path:
 
 def run(folder: Path, port: str) -> int:
     """Run the app in a folder of my/ until it is stopped, without keys: it makes up its own."""
+    if Server(f"http://127.0.0.1:{port}").answers():
+        raise SystemExit(f"Port {port} is taken: something else listens there. Choose another, PORT=8001 for instance.")
     settings = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     watched = folder.relative_to(ROOT).as_posix()
     command = ["uvicorn", f"my.{folder.name}.main:app", "--port", port, "--reload", "--reload-dir", watched]
@@ -143,7 +135,7 @@ def main() -> int:
     options = parser.parse_args()
     steps = [options.step] if options.step else list(STEPS)
     if options.prove:
-        mistakes = [mistake for step in steps for mistake in load(step)]
+        mistakes = [mistake for step in steps for mistake in load(step) if options.mistake in (None, mistake.name)]
         with Progress(len(mistakes)) as progress:
             for mistake, wrong in prove_all(mistakes):
                 progress.done(f"{mistake.step} {mistake.name}", wrong)

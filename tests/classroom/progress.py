@@ -10,26 +10,18 @@ class Progress:
         self.total, self.finished, self.failures = total, 0, 0
 
     def __enter__(self) -> "Progress":
-        self.show("")
         return self
 
     def done(self, what: str, wrong: str = "") -> None:
         """Count one more; say at once what is wrong with it."""
         self.finished += 1
         self.failures += bool(wrong)
-        if wrong:
-            self.clear()
-            print(f"{what}: {wrong}", flush=True)
-        self.show(what)
-
-    def show(self, what: str) -> None:
-        """Draw the bar anew."""
         filled = 30 * self.finished // max(self.total, 1)
         line = f"[{'#' * filled}{'.' * (30 - filled)}] {self.finished}/{self.total} {what}"
-        if sys.stderr.isatty():
-            print(f"\r\033[K{line[:100]}", end="", file=sys.stderr, flush=True)
-        elif what:
-            print(line, file=sys.stderr, flush=True)
+        self.clear()
+        if wrong:
+            print(f"{what}: {wrong}", flush=True)
+        print(line[:100], end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take the bar off the screen."""

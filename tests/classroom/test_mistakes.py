@@ -1,6 +1,6 @@
 """The bank of mistakes proves itself: each mistake turns red what it names, and no test is without one."""
 
-import ast
+import socket
 import subprocess
 import sys
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.classroom.break_it import Mistake, break_copy, load, prove, prove_all, put_into_my
+from tests.classroom.break_it import Mistake, break_copy, load, prove, prove_all, put_into_my, run
 from tests.classroom.steps import HERE, ROOT, STEPS, names_of_tests
 from tests.server import launch, stop
 
@@ -34,12 +34,21 @@ def test_a_mistake_is_a_few_lines_of_code_with_a_story_and_a_source(name: str) -
     code = (ROOT / STEPS[mistake.step] / mistake.file).read_text(encoding="utf-8")
 
     assert code.count(mistake.old) == 1
-    ast.parse(code.replace(mistake.old, mistake.new))
     assert len(mistake.new.splitlines()) <= 15
     assert mistake.title
     assert mistake.source
     assert len(mistake.story.split()) >= 10
     assert {test.partition("[")[0] for test in mistake.red} <= set(names_of_tests(mistake.step))
+
+
+def test_no_mistake_uses_a_name_that_is_not_there(tmp_path: Path) -> None:
+    """Otherwise a NameError turns the tests red, and not what the story tells."""
+    for name, mistake in BANK.items():
+        code = (ROOT / STEPS[mistake.step] / mistake.file).read_text(encoding="utf-8")
+        (tmp_path / f"{name}.py").write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
+
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", "--quiet", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
 
 
 @pytest.mark.parametrize("name", [name for name, mistake in BANK.items() if mistake.curl])
@@ -48,18 +57,14 @@ def test_the_commands_make_use_of_the_mistake_and_not_of_the_step_itself(name: s
     mistake = BANK[name]
     step = STEPS[mistake.step]
     break_copy(mistake, tmp_path / step)
-    servers = [
-        launch(f"{step}.main:app", folder, tmp_path / f"{number}.log", {"DENYLIST_URL": f"sqlite:///{tmp_path}/list"})
-        for number, folder in enumerate((tmp_path, ROOT))
-    ]
-
     shown = []
-    for server in servers:
-        port = server.wait_until_ready().url.rpartition(":")[2]
-        script = mistake.curl.replace("localhost:8000", f"127.0.0.1:{port}").replace(".venv/bin/python", sys.executable)
-        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-        shown.append(done.stdout)
-    stop(servers)
+    for folder in (tmp_path, ROOT):
+        settings = {"DENYLIST_URL": f"sqlite:///{tmp_path}/denylist"}
+        server = launch(f"{step}.main:app", folder, tmp_path / "log", settings).wait_until_ready()
+        script = mistake.curl.replace("localhost:8000", server.url.removeprefix("http://"))
+        script = script.replace(".venv/bin/python", sys.executable)
+        shown.append(subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True).stdout)
+        stop([server])
 
     assert mistake.curl_shows in shown[0]
     assert mistake.curl_shows not in shown[1] or mistake.name == "no-expiry"
@@ -96,7 +101,7 @@ def test_a_bank_that_is_wrong_is_found_out() -> None:
     assert "does not say 'the moon'" in prove(vague)
     assert "did not start" in prove(broken)
     assert "IndentationError" in prove(broken)
-    assert "old is 0 times in main.py" in prove(drifted)
+    assert "old is 0 times in users.py" in prove(drifted)
 
 
 @pytest.fixture
@@ -117,6 +122,14 @@ def test_a_broken_copy_is_made_once_and_never_written_over(capsys: pytest.Captur
 
     assert (folder / "main.py").read_text() == "# repaired"
     assert "is left as it is" in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_is_said_in_words() -> None:
+    """Otherwise the learner reads a traceback, or runs into the app of another step."""
+    with socket.socket() as taken, pytest.raises(SystemExit, match="is taken"):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        run(ROOT, str(taken.getsockname()[1]))
 
 
 @pytest.mark.usefixtures("my")

@@ -7,86 +7,120 @@ from pathlib import Path
 import pytest
 
 from tests.classroom import grade, write_it
-from tests.classroom.judge import Judgement, judge
-from tests.classroom.steps import ROOT, STEPS, names_of_tests
-from tests.classroom.write_it import functions_of, is_written, make_exercise, take_out
+from tests.classroom.judge import Outcome, judge
+from tests.classroom.steps import ROOT, STEPS, copy_step, names_of_tests
+from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
 
 
-def code_of(step: str) -> str:
-    """Return the step's main.py."""
-    return (ROOT / STEPS[step] / "main.py").read_text(encoding="utf-8")
+def names_of(step: str) -> list[str]:
+    """Return the names of the functions to write."""
+    return [task.name for task in load(step)]
 
 
-def put_back(exercise: str, step: str, names: list[str]) -> str:
-    """Return the exercise with some of the step's functions in their places: what a learner would have written."""
-    for name in names:
-        missing, solution = functions_of(exercise)[name], functions_of(code_of(step))[name]
-        lines, original = exercise.splitlines(keepends=True), code_of(step).splitlines(keepends=True)
-        lines[missing.lineno - 1 : missing.end_lineno] = original[solution.lineno - 1 : solution.end_lineno]
-        exercise = "".join(lines)
-    return exercise
-
-
-@pytest.fixture(scope="session")
-def handed_out(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judgement]:
-    """What the tests say about each exercise before anything is written."""
-    folder = tmp_path_factory.mktemp("exercises")
-    for step in STEPS:
-        make_exercise(step, folder / step)
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(STEPS, pool.map(lambda step: judge(step, folder, app=f"{step}.main:app"), STEPS), strict=True))
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_an_exercise_starts_and_fails_exactly_the_tests_that_concern_what_is_missing(
-    handed_out: dict[str, Judgement], step: str
-) -> None:
-    """Otherwise a learner looks for a mistake where there is none, or passes without writing anything."""
-    judgement = handed_out[step]
-    outcomes: dict[str, set[str]] = {}
-    for outcome in judgement.outcomes:
-        outcomes.setdefault(outcome.function, set()).add(outcome.outcome)
-
-    held = {name for name, some in outcomes.items() if "passed" in some and "failed" not in some}
-
+def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -> set[str]:
+    """Return the tests that fail while these functions are missing; the folder must not be there yet."""
+    make_exercise(step, folder / "mine", [task for task in load(step) if task.name in missing])
+    judgement = judge(step, folder, app="mine.main:app", tests=tests)
     assert judgement.problem == ""
-    assert set(outcomes) == set(names_of_tests(step))
-    assert held == set(write_it.holds_from_the_start(step))
-    assert sum("failed" in some for some in outcomes.values()) >= 20
+    return {outcome.function for outcome in judgement.outcomes if outcome.outcome == "failed"}
+
+
+def test_each_test_names_the_functions_that_it_needs(tmp_path: Path) -> None:
+    """Otherwise a hint is for a function that the test has nothing to do with."""
+    tasks = [(step, name) for step in STEPS for name in names_of(step)]
+
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda task: red_without(task[0], [task[1]], tmp_path / task[0] / task[1], []), tasks)
+        red = dict(zip(tasks, found, strict=True))
+
+    for step in STEPS:
+        needs = {test: [name for name in names_of(step) if test in red[step, name]] for test in names_of_tests(step)}
+        assert data_of(step)["tests"] == needs
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_the_step_put_back_is_the_solution(step: str) -> None:
+def test_each_function_written_in_order_turns_a_test_green(step: str, tmp_path: Path) -> None:
+    """Otherwise a learner writes one after the other and gets no credit for it."""
+    names, greens = names_of(step), [task.green for task in load(step)]
+
+    for done in range(len(names) + 1):
+        assert red_without(step, names[done:], tmp_path / str(done), greens) == set(greens[done:])
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_what_is_taken_out_is_only_the_bodies_and_the_step_is_the_solution(step: str, tmp_path: Path) -> None:
     """Otherwise the exercise has drifted from the step, or lost a docstring or a comment of it."""
-    tasks = write_it.load(step)
-    exercise = take_out(code_of(step), tasks)
+    make_exercise(step, tmp_path / "mine")
 
-    assert put_back(exercise, step, [task.name for task in tasks]) == code_of(step)
-    for task in tasks:
-        assert ast.get_docstring(functions_of(exercise)[task.name])
-        assert not is_written(exercise, task)
-        assert is_written(code_of(step), task)
+    for file in (ROOT / STEPS[step]).glob("*.py"):
+        solution, exercise = file.read_text("utf-8"), (tmp_path / "mine" / file.name).read_text("utf-8")
+        tasks = [task for task in load(step) if task.file == file.name]
+        assert set(exercise.splitlines()) - set(solution.splitlines()) == {f"    {t.body}  # write me" for t in tasks}
+        for task in tasks:
+            assert ast.get_docstring(functions_of(exercise)[task.name])
+            assert is_written(solution, task)
+            assert not is_written(exercise, task)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_function_has_three_hints_and_no_objective_is_about_another(step: str) -> None:
+def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -> None:
     """Otherwise HINT=3 has nothing to say, or a hint leads elsewhere."""
-    tasks = write_it.load(step)
+    names, data = set(names_of(step)), data_of(step)
+    tests = {test for some in [*data["first"].values(), *(slip["tests"] for slip in data["slips"])] for test in some}
 
-    assert all(len(task.hints) == 3 and all(task.hints) for task in tasks)
-    assert {objective.write for objective in grade.load(step)} - {""} <= {task.name for task in tasks}
+    assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
+    assert {objective.write for objective in grade.load(step)} - {""} <= names
+    assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= names
+    assert tests <= set(names_of_tests(step))
 
 
-def test_what_was_written_holds_while_the_rest_is_missing(tmp_path: Path) -> None:
-    """Otherwise a learner gets no credit for the first half of the way."""
-    make_exercise("step01", tmp_path / "mine")
-    main = tmp_path / "mine" / "main.py"
-    main.write_text(put_back(main.read_text(), "step01", ["login", "password_is_right", "issue_token", "explain_422"]))
+# What a learner may get wrong in the solution, what must come of it, and a word of what is said
+SLIPS = [
+    ("step01", "matches = await ", "matches = ", "authenticate", "awaited"),
+    ("step01", "user = await ", "user = ", "login", "awaited"),
+    ("step01", "PASSWORD_HASHES.get(username, NOBODYS_HASH)", "PASSWORD_HASHES[username]", "authenticate", "KeyError"),
+    ("step01", 'algorithms=["HS256"]', 'algorithms=["HS384"]', "read_token", "audience"),
+    ("step01", "claims.exp > time.time() and ", "", "read_token", "expired"),
+    ("step02", '    request.session["cart"] = cart  # the', "    # the", "add_to_cart", "assign"),
+    ("step02", "    return False  # curl", "    return True  # curl", "is_foreign", "without either header"),
+    ("step03", "user = await ", "user = ", "login", "awaited"),
+    ("step03", 'await denylist.add(f"login:', 'await denylist.add(f"logout:', "end_logins", "name"),
+    ("step03", "(jti=jti, order_id", "(jti=new_id(), order_id", "current_login", "the very jti"),
+    ("step03", '    request.scope["session"] = Session()\n', "", "current_login", "empty session data"),
+]
 
-    marks = grade.mark_all(grade.load("step01"), judge("step01", tmp_path, app="mine.main:app"))
 
-    reached = [mark.objective.name for mark in marks if mark.state == "reached"]
-    assert reached == ["start", "login", "passwords", "token"]
+@pytest.mark.parametrize(("step", "old", "new", "function", "says"), SLIPS)
+def test_a_slip_is_known_by_what_was_answered(
+    step: str, old: str, new: str, function: str, says: str, tmp_path: Path
+) -> None:
+    """Otherwise a learner gets a hint for what is right already."""
+    slips = [slip for slip in data_of(step)["slips"] if says in slip["says"]]
+    copy_step(step, tmp_path / "mine")
+    for file in (tmp_path / "mine").glob("*.py"):
+        file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+
+    judgement = judge(step, tmp_path, app="mine.main:app", tests=slips[0]["tests"])
+
+    first = next(outcome for outcome in judgement.outcomes if outcome.outcome == "failed")
+    task, said = hint_for(step, {}, first)
+    assert task
+    assert (task.name, says in said) == (function, True)
+
+
+def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tmp_path: Path) -> None:
+    """Otherwise a slip in the login leads to read_token, which is not written yet."""
+    make_exercise("step01", tmp_path / "mine", load("step01")[3:])
+    code = {file.name: file.read_text("utf-8") for file in (tmp_path / "mine").glob("*.py")}
+
+    def name_for(test: str, function: str = "") -> str:
+        task, _ = hint_for("step01", code, Outcome(test, "failed", "Your app answered 500"), function)
+        return task.name if task else ""
+
+    assert [task.name for task in not_written("step01", code)] == ["current_user", "read_token"]
+    assert name_for("test_a_wrong_password_is_refused") == "login"
+    assert name_for("test_the_token_tells_me_who_logged_in[alice]") == "current_user"
+    assert name_for("test_a_wrong_password_is_refused", "issue_token") == "issue_token"
 
 
 def test_an_exercise_is_never_written_over(
@@ -94,7 +128,6 @@ def test_an_exercise_is_never_written_over(
 ) -> None:
     """Otherwise an evening's work is gone."""
     monkeypatch.setattr("tests.classroom.write_it.MY", tmp_path / "my")
-    monkeypatch.setattr("tests.classroom.write_it.ROOT", tmp_path)
     monkeypatch.setattr("sys.argv", ["write_it", "--step", "step01"])
     assert write_it.main() == 0
     (tmp_path / "my/step01/main.py").write_text("# an evening's work")
@@ -103,22 +136,3 @@ def test_an_exercise_is_never_written_over(
         write_it.main()
 
     assert (tmp_path / "my/step01/main.py").read_text() == "# an evening's work"
-
-
-def test_the_hints_come_one_after_the_other_for_the_first_function_that_is_not_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Otherwise a hint gives away too much, or speaks of what is done."""
-    monkeypatch.setattr("tests.classroom.grade.ROOT", tmp_path)
-    make_exercise("step01", tmp_path / "my" / "step01")
-    main = tmp_path / "my/step01/main.py"
-    main.write_text(put_back(main.read_text(), "step01", ["login"]))
-    hints = next(task.hints for task in write_it.load("step01") if task.name == "password_is_right")
-
-    grade.print_hints("step01", "my.step01.main:app", None, 2)
-
-    said = capsys.readouterr().out
-    assert "Not written yet: password_is_right, issue_token" in said
-    assert hints[0] in said
-    assert hints[1] in said
-    assert hints[2] not in said

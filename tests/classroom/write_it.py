@@ -1,17 +1,20 @@
 """Write a step yourself: the step with the bodies of its important functions taken out.
 
-make exercise    makes it in my/, from the step's main.py as it is today; the solution is the step itself
-Which functions, in the order in which one would write them, and three hints for each: exercises/, a file per step.
+make exercise    makes it in my/, from the step as it is today; the solution is the step itself
+Which functions, three hints for each, which test needs which of them, and slips that show: exercises/, a file per step.
 """
 
 import argparse
 import ast
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
+from tests.classroom.judge import Outcome
+from tests.classroom.steps import HERE, MY, STEPS, copy_step
 
 NOT_WRITTEN = "raise NotImplementedError"
 
@@ -21,28 +24,30 @@ class Task:
     """One function to write."""
 
     name: str
+    green: str  # a test that turns green with it, and needs none of the functions after it
     hints: list[str]  # three: what it is about, how to go about it, nearly the code
+    file: str = "main.py"
     body: str = (
-        NOT_WRITTEN  # what stands there until then: where raising would stop everything, an answer that is neutral
+        NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
     )
+
+
+def data_of(step: str) -> dict[str, Any]:
+    """Return the exercise of a step as its file has it."""
+    return tomllib.loads((HERE / "exercises" / f"{step}.toml").read_text(encoding="utf-8"))
 
 
 def load(step: str) -> list[Task]:
     """Return the functions to write, in order."""
-    text = (HERE / "exercises" / f"{step}.toml").read_text(encoding="utf-8")
-    return [Task(name, **fields) for name, fields in tomllib.loads(text)["functions"].items()]
-
-
-def holds_from_the_start(step: str) -> list[str]:
-    """Return the names of the tests that hold before anything is written."""
-    text = (HERE / "exercises" / f"{step}.toml").read_text(encoding="utf-8")
-    names: list[str] = tomllib.loads(text)["holds_from_the_start"]
-    return names
+    return [Task(name, **fields) for name, fields in data_of(step)["functions"].items()]
 
 
 def functions_of(code: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Return the functions of a module by name."""
-    found = ast.parse(code).body
+    """Return the functions of a module by name; none of one that cannot be read."""
+    try:
+        found = ast.parse(code).body
+    except (SyntaxError, ValueError):
+        return {}
     return {node.name: node for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
@@ -60,14 +65,43 @@ def take_out(code: str, tasks: list[Task]) -> str:
 def is_written(code: str, task: Task) -> bool:
     """Say whether something else stands in the function's place than what the exercise began with."""
     node = functions_of(code).get(task.name)
-    return node is None or [ast.unparse(statement) for statement in node.body[1:]] != [task.body]
+    if node is None:
+        return True
+    statements = node.body[1:] if ast.get_docstring(node) else node.body
+    return "\n".join(map(ast.unparse, statements)) != ast.unparse(ast.parse(task.body))
 
 
-def make_exercise(step: str, folder: Path) -> None:
-    """Put the exercise into a folder that is not there yet."""
+def not_written(step: str, code: dict[str, str]) -> list[Task]:
+    """Return the functions that are still to be written, in order; code has the files of the learner's app by name."""
+    return [task for task in load(step) if not is_written(code.get(task.file, ""), task)]
+
+
+def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function: str = "") -> tuple[Task | None, str]:
+    """Return the function that a hint is for, and what is said of a slip that shows in the answer ("": none does).
+
+    The outcome is the first test that failed. What that test needs and is not written comes first; then what a slip
+    shows; then what the test is about; then, of what it needs, the function that was written last.
+    """
+    data, tasks = data_of(step), {task.name: task for task in load(step)}
+    test, message = (outcome.function, outcome.message) if outcome else ("", "")
+    needed = data["tests"].get(test, []) if outcome else list(tasks)
+    names = [task.name for task in not_written(step, code) if task.name in needed]
+    slips = (
+        [] if names else [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
+    )
+    names += [slip["function"] for slip in slips]
+    names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
+    task = tasks.get(function) or next((tasks[name] for name in names), None)
+    return task, slips[0]["says"] if slips and task and task.name == slips[0]["function"] else ""
+
+
+def make_exercise(step: str, folder: Path, tasks: list[Task] | None = None) -> None:
+    """Put the exercise into a folder that is not there yet: without these functions, or without all of them."""
     copy_step(step, folder)
-    main = folder / "main.py"
-    main.write_text(take_out(main.read_text(encoding="utf-8"), load(step)), encoding="utf-8")
+    tasks = load(step) if tasks is None else tasks
+    for name in {task.file for task in tasks}:
+        code = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(take_out(code, [task for task in tasks if task.file == name]), encoding="utf-8")
 
 
 def main() -> int:
@@ -77,13 +111,11 @@ def main() -> int:
     step = parser.parse_args().step
     folder = MY / step
     if folder.exists():
-        sys.exit(
-            f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, rename or delete it."
-        )
+        sys.exit(f"my/{step} is there already and is left as it is. To begin anew, rename or delete it.")
     make_exercise(step, folder)
-    names = ", ".join(task.name for task in load(step))
-    print(f"Your exercise: {folder.relative_to(ROOT)}/main.py\nWrite, in this order: {names}.")
-    print(f"Each docstring says what the function gives. Leave a `{NOT_WRITTEN}` until you come to it.")
+    names = ", ".join(f"{task.name} ({task.file})" for task in load(step))
+    print(f"Your exercise: my/{step}\nWrite, in this order: {names}.")
+    print("Each docstring says what the function gives. Leave what says `# write me` until you come to it.")
     print(f"\nAfter each try:       make grade STEP={step} APP=my.{step}.main:app")
     print(f"When you are stuck:   make grade STEP={step} APP=my.{step}.main:app HINT=1   (then 2, then 3)")
     print(f"To try it by hand:    .venv/bin/uvicorn my.{step}.main:app --reload --reload-dir my/{step}")

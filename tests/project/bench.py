@@ -1,6 +1,6 @@
-"""What the steps cost: `make bench`, some three minutes on a machine that does nothing else.
+"""What the steps cost: `make bench`, some four minutes on a machine that does nothing else.
 
-Each step runs beside a bare FastAPI route and beside the same step in the way of many tutorials
+Each step runs beside a bare FastAPI route, and beside habits of many projects, one at a time
 (tests/project/bench_apps.py). They take turns, so that whatever slows the machine slows them all.
 """
 
@@ -30,23 +30,29 @@ from tests.server import Server, launch, stop  # noqa: E402 - found once the roo
 ROUNDS, SECONDS, CONNECTIONS = 5, 2, 16
 STORMS, STORM_SECONDS = (8, 16, 32), 5
 FORM = {"username": "alice", "password": "wonderland"}
+HERE = "tests.project.bench_apps"
 APPS = {
-    "bare route": "tests.project.bench_apps:bare",
+    "bare route": f"{HERE}:bare",
     "step 1": "step01_jwt_login.main:app",
-    "tutorial 1": "tests.project.bench_apps:tutorial1",
     "step 2": "step02_session_middleware.main:app",
-    "tutorial 2": "tests.project.bench_apps:tutorial2",
+    "SessionMiddleware alone": f"{HERE}:plain_sessions",
     "step 3": "step03_combined.main:app",
-    "tutorial 3": "tests.project.bench_apps:tutorial3",
-    "bare route, 2 workers": "tests.project.bench_apps:bare",
+    "server-side session": f"{HERE}:classic",
+    "bare + a def dependency": f"{HERE}:with_def",
+    "bare + BaseHTTPMiddleware": f"{HERE}:with_base_http",
+    "bare + look-up in a thread": f"{HERE}:with_thread",
+    "hash in the event loop": f"{HERE}:hash_in_loop",
+    "hash in a def": f"{HERE}:hash_in_def",
+    "bare route, 2 workers": f"{HERE}:bare",
     "step 3, 2 workers": "step03_combined.main:app",
 }
-READ, ADD = ("GET", "/me"), ("POST", "/cart")
+READ, CART, ADD = ("GET", "/me"), ("GET", "/cart"), ("POST", "/cart")
+STORMED = ("step 1", "step 3", "hash in the event loop", "hash in a def")
 MEASURED = [
-    *[(name, ("GET", "/cart") if name.endswith(" 2") else READ) for name in APPS],
-    *[(name, ADD) for name in ("step 2", "tutorial 2", "step 3", "tutorial 3")],
+    *[(name, READ) for name in APPS if name not in ("step 2", "SessionMiddleware alone", *STORMED[2:])],
+    *[(name, line) for name in ("step 2", "SessionMiddleware alone") for line in (CART, ADD)],
+    *[(name, line) for name in ("step 3", "server-side session") for line in (CART, ADD)],
 ]
-STORMED = ("step 1", "tutorial 1", "step 3", "tutorial 3")
 
 
 # The load: a process of its own, which sends the next request on a connection as soon as the last one is answered

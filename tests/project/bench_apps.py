@@ -1,137 +1,106 @@
-"""What the benchmark compares the steps with: one bare route, and each step in the way of many tutorials.
+"""What the benchmark compares the steps with: a bare route, and beside it one habit of many projects at a time.
 
-Not to be copied. The tutorials' way hashes inside `async def`, makes each dependency a `def`, adds a
-BaseHTTPMiddleware, and asks the denylist through a thread.
+Not to be copied. Hashing inside `async def` is also the official tutorial's way; the others are habits of projects.
 """
 
 import os
+import re
 import sqlite3
-import time
-import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import to_thread
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
-from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
-from jose import JWTError, jwt
-from pydantic import BaseModel
+from fastapi.security import OAuth2PasswordRequestForm
 from starlette.middleware.sessions import SessionMiddleware
 
-KEY = os.environ.get("JWT_SECRET_KEY", "")
 ALICE = {"username": "alice", "full_name": "Alice Liddell"}
+CART: dict[str, Any] = {"items": {"tea": 1}, "total_cents": 300}
 # Of the password wonderland, with the parameters of the steps
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ"
-PRICES = {"tea": 300}
+CHAPTER = Path(__file__).parents[2] / "step03_combined" / "README.md"
 
-bare, tutorial1, tutorial2, tutorial3 = (FastAPI() for _ in range(4))
+bare, plain_sessions, with_def, with_base_http, with_thread, hash_in_loop, hash_in_def = (FastAPI() for _ in range(7))
 
 
 @bare.get("/me")
-async def bare_me() -> dict[str, str]:
+@with_base_http.get("/me")
+@hash_in_loop.get("/me")
+@hash_in_def.get("/me")
+async def me() -> dict[str, str]:
     return ALICE
 
 
-def check(form: OAuth2PasswordRequestForm) -> None:
-    """Raise 401 unless the password is right; blocks whoever calls it."""
-    try:
-        PasswordHasher().verify(HASH, form.password)
-    except VerifyMismatchError:
-        raise HTTPException(401) from None
+# Starlette's SessionMiddleware and nothing else: what step 2 can cost at least
+
+plain_sessions.add_middleware(SessionMiddleware, secret_key=os.environ.get("SESSION_SECRET_KEY", ""))
 
 
-def new_token() -> str:
-    return jwt.encode({"sub": "alice", "exp": int(time.time()) + 900, "jti": str(uuid.uuid4())}, KEY, "HS256")
+@plain_sessions.get("/cart")
+async def show(request: Request) -> dict[str, Any]:
+    return {"items": request.session.get("cart", {}), "total_cents": 300}
 
 
-def claims_of(token: str) -> dict[str, Any]:
-    try:
-        return jwt.decode(token, KEY, algorithms=["HS256"])
-    except JWTError:
-        raise HTTPException(401) from None
+@plain_sessions.post("/cart")
+async def add(request: Request) -> dict[str, Any]:
+    request.session["cart"] = CART["items"]
+    return CART
 
 
-# Step 1
+# One habit each
 
 
-@tutorial1.post("/login")
-async def login1(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
-    check(form)
-    return {"access_token": new_token(), "token_type": "bearer"}
-
-
-def user1(token: Annotated[str, Depends(OAuth2PasswordBearer(tokenUrl="login"))]) -> dict[str, str]:
-    claims_of(token)
+def current_user() -> dict[str, str]:
     return ALICE
 
 
-@tutorial1.get("/me")
-async def me1(user: Annotated[dict[str, str], Depends(user1)]) -> dict[str, str]:
+@with_def.get("/me")
+async def me_by_def(user: Annotated[dict[str, str], Depends(current_user)]) -> dict[str, str]:
     return user
 
 
-# Step 2
-
-
-class Line(BaseModel):
-    item: str
-    quantity: int = 1
-
-
-def read_cart(request: Request) -> dict[str, int]:
-    return dict(request.session.get("cart", {}))
-
-
-def shown(cart: dict[str, int]) -> dict[str, Any]:
-    return {"items": cart, "total_cents": sum(PRICES[item] * count for item, count in cart.items())}
-
-
+@with_base_http.middleware("http")
 async def no_store(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     response = await call_next(request)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def add_cart(app: FastAPI) -> None:
-    """Give an app a cart in the session data."""
-    app.add_middleware(SessionMiddleware, secret_key=os.environ.get("SESSION_SECRET_KEY", ""))
-    app.middleware("http")(no_store)
-
-    @app.get("/cart")
-    async def get_cart(cart: Annotated[dict[str, int], Depends(read_cart)]) -> dict[str, Any]:
-        return shown(cart)
-
-    @app.post("/cart")
-    async def add(request: Request, line: Line, cart: Annotated[dict[str, int], Depends(read_cart)]) -> dict[str, Any]:
-        cart[line.item] = cart.get(line.item, 0) + line.quantity
-        request.session["cart"] = cart
-        return shown(cart)
-
-
-add_cart(tutorial2)
-
-# Step 3
-
-add_cart(tutorial3)
 denylist = sqlite3.connect(":memory:", check_same_thread=False)
 denylist.execute("CREATE TABLE denylist (jti TEXT PRIMARY KEY)")
 
 
-@tutorial3.post("/login")
-async def login3(form: Annotated[OAuth2PasswordRequestForm, Depends()], response: Response) -> dict[str, str]:
-    check(form)
-    response.set_cookie("token", new_token(), httponly=True)
+def look_up(jti: str) -> Any:
+    return denylist.execute("SELECT 1 FROM denylist WHERE jti = ?", (jti,)).fetchone()
+
+
+@with_thread.get("/me")
+async def me_by_thread() -> dict[str, str]:
+    await to_thread.run_sync(look_up, "x")
     return ALICE
 
 
-def user3(request: Request) -> dict[str, str]:
-    claims = claims_of(request.cookies.get("token", ""))
-    if denylist.execute("SELECT 1 FROM denylist WHERE jti = ?", (claims["jti"],)).fetchone():
-        raise HTTPException(401)
+@hash_in_loop.post("/login")
+async def log_in(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
+    return log_in_by_def(form)
+
+
+@hash_in_def.post("/login")
+def log_in_by_def(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
+    try:
+        PasswordHasher().verify(HASH, form.password)
+    except VerifyMismatchError:
+        raise HTTPException(401) from None
     return ALICE
 
 
-@tutorial3.get("/me")
-async def me3(user: Annotated[dict[str, str], Depends(user3)]) -> dict[str, str]:
-    return user
+# The server-side session, as chapter 3 shows it, with its table beside the denylist
+
+[code] = re.findall(r"runs as my\.classic:app -->\n```python\n(.*?)```", CHAPTER.read_text(encoding="utf-8"), re.DOTALL)
+table = os.environ.get("DENYLIST_URL", "sqlite:///").removeprefix("sqlite:///") + ".logins"
+chapter: dict[str, Any] = {"__name__": "classic"}
+exec(code.replace("my/logins.sqlite3", table), chapter)
+classic = chapter["app"]

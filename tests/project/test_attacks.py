@@ -17,7 +17,7 @@ from tests.conftest import JWT_KEY, SESSION_KEY
 from tests.expect import expect
 from tests.project.conftest import STEPS, StartStep, visit
 from tests.server import Server
-from tests.test_step03_combined import ALICE, IS_ALICE, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
+from tests.test_step03_combined import ALICE, BOB, IS_ALICE, IS_BOB, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
 
 STEP1, STEP2, STEP3 = STEPS
 HTTPS = "step 3 over https"
@@ -34,7 +34,7 @@ def servers(start_step: StartStep) -> dict[str, Server]:
 
 # Bodies
 
-ANNOUNCED, IN_PIECES = b"x" * 2_000_000, [b"x" * 100_000] * 20
+ANNOUNCED, IN_PIECES = b"x" * 10_001, [b"x" * 1_000] * 10 + [b"x"]
 
 
 def send(client: httpx.Client, path: str, body: bytes | list[bytes], kind: str = "text/plain") -> httpx.Response:
@@ -57,10 +57,10 @@ def test_no_client_chooses_how_a_form_is_decoded(servers: dict[str, Server], ste
 
 @pytest.mark.parametrize("body", [ANNOUNCED, IN_PIECES], ids=["announced", "in pieces"])
 @pytest.mark.parametrize("path", ["/login", "/cart"])
-def test_a_body_of_more_than_a_megabyte_is_refused_and_changes_nothing(
+def test_a_body_of_more_than_10000_bytes_is_refused_and_changes_nothing(
     servers: dict[str, Server], path: str, body: bytes | list[bytes]
 ) -> None:
-    """Otherwise one long request fills the memory."""
+    """Otherwise one long request fills the memory, or keeps everybody waiting until it is read."""
     kind = "application/json" if path == "/cart" else "application/x-www-form-urlencoded"
     with visit(servers[STEP3]) as client:
         add(log_in(client), "tea", 2)
@@ -92,60 +92,27 @@ def as_header(cookies: list[tuple[str, str]]) -> dict[bytes, bytes]:
     return {b"Cookie": "; ".join(f"{name}={value}" for name, value in cookies).encode("latin-1")}
 
 
-@pytest.mark.parametrize("blank", ["\xa0", "\x85", "\xa0\x85"], ids=["no-break space", "next line", "both"])
+@pytest.mark.parametrize("planted_name", ["\xa0{}", "\x85{}", "\xa0\x85{}", '"{}', '"{}"', "{}\xa0"], ids=ascii)
 def test_a_cookie_that_a_sibling_host_planted_does_not_pass_for_one_of_this_host(
-    servers: dict[str, Server], blank: str
+    servers: dict[str, Server], planted_name: str
 ) -> None:
     """Otherwise blog.cafe.example makes Bob order as Alice: browsers let it set that name, and Starlette strips it."""
     with visit(servers[HTTPS]) as client:
         pairs = []
-        for form in (ALICE, {"username": "bob", "password": "sandcastle"}):
+        for form in (ALICE, BOB):
             client.cookies.clear()
             answer = client.post("/login", data=form)
             names = [line.partition("=") for line in answer.headers.get_list("set-cookie")]
             pairs.append([(name, value.partition(";")[0]) for name, _, value in names])
         alice, bob = pairs
-        planted = [(blank + name, value) for name, value in alice]
+        planted = [(planted_name.format(name), value) for name, value in alice]
         assert {name for name, _ in bob} == {HOST_TOKEN, HOST_SESSION}
         client.cookies.clear()
 
         for cookies in (bob + planted, planted + bob):
-            assert client.get("/me", headers=as_header(cookies)).json() == {
-                "username": "bob",
-                "full_name": "Bob Stone",
-            }
+            expect(client.get("/me", headers=as_header(cookies)), 200, IS_BOB)
         expect(client.get("/me", headers=as_header(planted)), 401)
         expect(client.get("/me", headers=as_header(alice)), 200, IS_ALICE)
-
-
-@pytest.mark.parametrize("number", [10**400, int("9" * 4300), -(10**400)], ids=["400", "4300", "minus"])
-def test_a_number_of_many_digits_in_session_data_is_no_server_error(servers: dict[str, Server], number: int) -> None:
-    """Otherwise a sister app with the same key breaks this one."""
-    jti = secrets.token_hex()
-    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
-    data: dict[str, Any] = {
-        "jti": jti,
-        "order_id": secrets.token_hex(),
-        "renewed": number,
-        "cart": {"tea": number, "espresso": 1},
-    }
-    requests = [
-        ("GET", "/me"),
-        ("GET", "/cart"),
-        ("GET", "/session"),
-        ("DELETE", "/cart/espresso"),
-        ("POST", "/checkout"),
-    ]
-    cookies = as_header([(TOKEN_COOKIE, token), (SESSION_COOKIE, forge.cookie(data, SESSION_KEY))])
-    with visit(servers[STEP3]) as client:
-        for method, path in requests:
-            client.cookies.clear()
-            expect(client.request(method, path, headers=cookies), (200, 201))
-        client.cookies.clear()
-        expect(client.post("/cart", json={"item": "tea"}, headers=cookies), 200, {"items": ANY, "total_cents": 550})
-    noted = as_header([("step02_session", forge.cookie({"visits": number}, SESSION_KEY))])
-    with visit(servers[STEP2]) as client:
-        expect(client.post("/visits", headers=noted), 200, {"visits": 1})
 
 
 def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(servers: dict[str, Server]) -> None:
@@ -155,14 +122,87 @@ def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(
             expect(client.post("/visits", headers={"Host": "", "Origin": origin}), 403)
 
 
+def test_with_https_only_a_page_that_came_over_http_is_of_another_origin(servers: dict[str, Server]) -> None:
+    """Otherwise whoever sits in the cafe's Wi-Fi and answers for http://cafe.example orders as Alice."""
+    with visit(servers[HTTPS]) as client:
+        host = servers[HTTPS].url.removeprefix("http://")
+
+        expect(client.post("/cart", json={"item": "tea"}, headers={"Origin": f"http://{host}"}), 403)
+        expect(client.post("/cart", json={"item": "tea"}, headers={"Origin": f"https://{host}"}), 200)
+
+
+@pytest.mark.parametrize("path", ["/login/", "/cart/", "/me/", "/docs/"])
+def test_nobody_is_sent_on_to_the_host_that_the_client_names(servers: dict[str, Server], path: str) -> None:
+    """Otherwise a password that was sent to /login/ goes on, over http, to whatever host the request named."""
+    for step in STEPS:
+        with visit(servers[step]) as client:
+            answer = client.post(path, data=ALICE, headers={"Host": "elsewhere.example"})
+
+            expect(answer, (404, 405), headers={"Location": None})
+
+
+# One request, and everybody else
+
+QUOTES = b'a="' + b'\\"' * 8_000 + b'"'
+HOSTILE: dict[str, tuple[dict[bytes, bytes], bytes]] = {
+    "quotes in a cookie": ({b"Cookie": QUOTES}, b""),
+    "64 kB of quotes in a cookie": ({b"Cookie": QUOTES * 4}, b""),
+    "semicolons in a content type": ({b"Content-Type": b"application/x-www-form-urlencoded" + b";" * 990_000}, b"x"),
+    "a form of percent signs": ({b"Content-Type": b"application/x-www-form-urlencoded"}, b"%" * 990_000),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_no_request_keeps_the_others_waiting(servers: dict[str, Server], step: str, kind: str) -> None:
+    """Otherwise one visitor closes the cafe. (Twenty of them take a tenth of a second; unguarded, six and more.)"""
+    headers, body = HOSTILE[kind]
+    path = "/cart" if step == STEP2 else "/login"
+    with visit(servers[step]) as client:
+        began = time.monotonic()
+
+        for _ in range(20):
+            expect(client.post(path, content=body, headers=headers), range(400, 500), {"detail": ANY})
+
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_headers_of_a_browser_fit_and_longer_ones_are_refused(servers: dict[str, Server], step: str) -> None:
+    """Otherwise each library that reads a header has to stand a megabyte of it, or a full cookie jar is locked out."""
+    with visit(servers[step]) as client:
+        expect(client.get("/", headers={"Cookie": "a=" + "x" * 15_000}), 200)
+        expect(client.get("/", headers={"Cookie": "a=" + "x" * 16_384}), 431, {"detail": ANY})
+        expect(client.get("/", headers=[("X", "y" * 98)] * 170), 431, {"detail": ANY})
+
+
+# Claims
+
+
+@pytest.mark.parametrize("claim", [{"nbf": 4102444800}, {"nbf": 0}, {"scope": "read"}, {"cnf": {}}], ids=str)
+def test_a_claim_that_the_app_did_not_issue_makes_a_token_unacceptable(
+    servers: dict[str, Server], claim: dict[str, Any]
+) -> None:
+    """Otherwise a token that is not to be used yet, or for one thing alone, is good for all, now."""
+    jti = secrets.token_urlsafe(16)
+    token1 = forge.token(forge.good_claims("step01") | claim, JWT_KEY)
+    token3 = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti} | claim, JWT_KEY)
+
+    with visit(servers[STEP1]) as client:
+        expect(client.get("/me", headers={"Authorization": f"Bearer {token1}"}), 401)
+    with visit(servers[STEP3]) as client:
+        pair = [(TOKEN_COOKIE, token3), (SESSION_COOKIE, forge.cookie({"jti": jti}, SESSION_KEY))]
+        expect(client.get("/me", headers=as_header(pair)), 401)
+
+
 # Settings
 
 
-@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:"])
-def test_a_denylist_that_would_be_in_memory_stops_the_start(url: str) -> None:
+@pytest.mark.parametrize("name", ["", ":memory:", "file::memory:", "file:x?mode=memory", "file:x?vfs=memdb"])
+def test_a_denylist_that_would_be_in_memory_stops_the_start(name: str) -> None:
     """Otherwise a logout holds in one worker, until it ends."""
     with pytest.raises(SystemExit, match=r"^DENYLIST_URL must name a file"):
-        open_denylist(url, 7200)
+        open_denylist(f"sqlite:///{name}", 7200)
 
 
 @pytest.mark.parametrize("url", ["redis://:rabbit/hole@127.0.0.1/0", "redis://127.0.0.1/0?no_such_option=1"])
@@ -180,7 +220,7 @@ def open_at(file: str, moment: float) -> str:
     while time.time() < moment:
         pass
     try:
-        connection = SQLiteDenylist(file, 7200).connection
+        connection = SQLiteDenylist(file, 7200).reader
     except SystemExit as stopped:
         return str(stopped)
     return str(connection.execute("PRAGMA journal_mode").fetchone()[0])

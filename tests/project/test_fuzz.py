@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import ANY
-from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -26,7 +24,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from schemathesis import Case, GenerationMode
-from schemathesis.checks import CHECKS
 
 from tests import forge
 from tests.conftest import JWT_KEY, SESSION_KEY
@@ -57,21 +54,7 @@ def servers(start_step: StartStep) -> dict[str, Server]:
     return {name: server.wait_until_ready() for name, server in started.items()}
 
 
-# From OpenAPI: what it allows and what it does not; each answer must be one that it names, and so its headers
-
-WIRE = {"content-length", "content-type", "date", "server"}  # what any answer has
-Operation = tuple[str, str, dict[str, Any]]
-
-
-def openapi_of(server: Server) -> dict[str, Any]:
-    """Return what the app says of itself."""
-    with visit(server) as client:
-        return dict(client.get("/openapi.json").json())
-
-
-def operations_of(described: dict[str, Any]) -> list[Operation]:
-    """Return method, path and description of each operation."""
-    return [(method, path, what) for path, item in described["paths"].items() for method, what in item.items()]
+# From OpenAPI: what it allows and what it does not
 
 
 def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
@@ -89,15 +72,14 @@ def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [*STEPS, NO_DENYLIST])
-def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name: str) -> None:
-    """Otherwise /docs, and every client that is made from it, is wrong."""
-    described = openapi_of(servers[name])
-    schema = schemathesis.openapi.from_dict(described)
+def test_nothing_that_is_made_from_openapi_breaks_the_app_or_lets_a_stranger_in(
+    servers: dict[str, Server], name: str
+) -> None:
+    """Otherwise a request that nobody thought of is a crash, or a way in."""
     where = "step03_combined" if name == NO_DENYLIST else name
-    # JSON Schema takes 5.0 for a whole number, and cannot say that a form's fields may not be empty.
-    meant: Any = [CHECKS.get_one("positive_data_acceptance")]
-    if name == NO_DENYLIST:
-        meant.append(CHECKS.get_one("not_a_server_error"))  # 503 is what OpenAPI promises
+    with visit(servers[name]) as client:
+        schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    allowed = [*range(200, 500), *([503] if name == NO_DENYLIST else [])]
     seen = set()
 
     for found in schema.get_all_operations():
@@ -105,16 +87,15 @@ def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name
         cases = operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
         if operation.body:
             cases |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
-        for extra in ways_to_come(servers[where], where):
+        for number, extra in enumerate(ways_to_come(servers[where], where)):
 
             @seeded(40)
-            @given(case=cases, extra=st.just(extra))
-            def try_out(case: Case[Any], extra: dict[str, Any]) -> None:
-                answer = case.call(base_url=servers[name].url, **extra)
-                seen.add(answer.status_code)
-                case.validate_response(answer, excluded_checks=meant)
-                named = described["paths"][case.path][case.method.lower()]["responses"][str(answer.status_code)]
-                assert {header.lower() for header in answer.headers} - WIRE <= {h.lower() for h in named["headers"]}
+            @given(case=cases, extra=st.just(extra), stranger=st.just(number < 2))
+            def try_out(case: Case[Any], extra: dict[str, Any], stranger: bool) -> None:
+                status = case.call(base_url=servers[name].url, **extra).status_code
+                seen.add(status)
+                assert status in allowed, (case.method, case.path, status)
+                assert status >= 400 or not stranger or case.path not in ("/me", "/checkout")
 
             try_out()
 
@@ -123,55 +104,11 @@ def test_every_answer_is_one_that_openapi_names(servers: dict[str, Server], name
     assert (403 in seen) == (name != "step01_jwt_login")
 
 
-URLENCODED = "application/x-www-form-urlencoded"
-REFUSED_BODIES: dict[int, tuple[str, bytes]] = {
-    400: ("application/json", b'"\xff"'),
-    413: (URLENCODED, b"x" * 2_000_000),
-    415: ("multipart/form-data; boundary=x", b"--x--"),
-}
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_body_that_cannot_be_read_is_a_refusal_that_openapi_names(servers: dict[str, Server], step: str) -> None:
-    """Otherwise the refusals that the fuzzer does not find are missing."""
-    with_body = [line for line in operations_of(openapi_of(servers[step])) if "requestBody" in line[2]]
-    assert with_body
-    with visit(servers[step]) as client:
-        for method, path, what in with_body:
-            came = set()
-            for status, (kind, body) in REFUSED_BODIES.items():
-                answer = client.request(method, path, content=body, headers={"Content-Type": kind})
-                came.add(expect(answer, (status, 422), {"detail": ANY}).status_code)
-
-            named = {int(status) for status in what["responses"]}
-            assert named & set(REFUSED_BODIES) == came - {422}
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_openapi_says_which_routes_need_a_login_and_where_it_is_carried(servers: dict[str, Server], step: str) -> None:
-    """Otherwise a client that is made from it does not send the cookies, or asks for a login where none is needed."""
-    described = openapi_of(servers[step])
-    schemes = described["components"]["securitySchemes"]
-    in_cookies = {scheme["name"] for scheme in schemes.values() if scheme.get("in") == "cookie"}
-    with visit(servers[step]) as client:
-        for method, path, what in operations_of(described):
-            refused = client.request(method, path).status_code == 401
-            security = what.get("security", described.get("security", [{}]))
-
-            assert refused == ({} not in security), (method, path)
-            assert {name for either in security for name in either} <= set(schemes)
-        if step != "step01_jwt_login":
-            client.post("/login", data=ALICE)
-            client.post("/cart", json={"item": "tea"})
-
-        assert in_cookies == set(client.cookies)
-
-
 # Spoiled tokens, cookies and forms
 
 VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters='\x7f";,\\')
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
@@ -261,59 +198,27 @@ def test_nothing_is_believed_of_spoiled_cookies(servers: dict[str, Server]) -> N
         try_out()
 
 
-def test_session_data_of_any_shape_is_no_server_error_and_no_login(servers: dict[str, Server]) -> None:
+def test_session_data_of_any_shape_is_no_server_error_and_logs_in_by_its_jti_alone(servers: dict[str, Server]) -> None:
     """Otherwise an older version of the app, or a sister app with the same key, breaks this one or opens it."""
-    jti = secrets.token_hex()
-    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
     ids = st.text(st.characters(max_codepoint=126), min_size=1, max_size=40) | JSON
-    carts = st.dictionaries(st.sampled_from([*PRICES, "cake"]), JSON, max_size=5)
+    carts = st.dictionaries(st.sampled_from([*PRICES, "cake"]), JSON | st.integers(1, 99), max_size=5)
     with visit(servers["step03_combined"]) as client:
 
         @seeded(300)
         @given(
-            data=st.fixed_dictionaries({"jti": ids, "cart": carts | JSON}, optional={"order_id": ids, "renewed": JSON})
+            data=st.fixed_dictionaries({"cart": carts | JSON}, optional={"jti": ids, "order_id": ids, "renewed": JSON})
         )
         def try_out(data: dict[str, Any]) -> None:
-            cookies = {"Cookie": f"{TOKEN_COOKIE}={token}; {SESSION_COOKIE}={forge.cookie(data, SESSION_KEY)}"}
-            requests = [("GET", "/me", 401), ("POST", "/checkout", 401), ("GET", "/cart", 200)]
-            requests.append(("POST", "/logout", 204))
+            jti = secrets.token_hex()
+            token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
+            data = {"jti": jti} | data
+            requests = [("GET", "/me"), ("GET", "/session"), ("POST", "/checkout"), ("POST", "/logout")]
+            statuses: Any = (200, 200, (201, 409), 204) if data["jti"] == jti else (401, 200, 401, 204)
 
-            for method, path, status in requests:
+            for (method, path), status in zip(requests, statuses, strict=True):
                 client.cookies.clear()  # nothing but the header counts
-                expect(client.request(method, path, headers=cookies), status)
-
-        try_out()
-
-
-def as_form(fields: list[tuple[str, str]]) -> bytes:
-    """Return the fields as a form is sent."""
-    return urlencode(fields, errors="replace").encode()
-
-
-def as_multipart(fields: list[tuple[str, str]]) -> bytes:
-    """Return the fields as a form with files is sent, its boundary being b."""
-    head = 'Content-Disposition: form-data; name="{}"'
-    parts = [f"--b\r\n{head.format(name)}\r\n\r\n{value}\r\n" for name, value in fields]
-    return "".join([*parts, "--b--"]).encode(errors="replace")
-
-
-@pytest.mark.parametrize("step", ["step01_jwt_login", "step03_combined"])
-def test_no_body_of_a_login_lets_anybody_in_or_is_a_server_error(servers: dict[str, Server], step: str) -> None:
-    """Otherwise a strange form is a crash, or a login."""
-    kinds = ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json", "x", ""]
-    charsets = ["", "; charset=utf-7", "; charset=utf-16", "; charset=no-such", "; charset=hex"]
-    names = st.sampled_from(["username", "password", "grant_type", "scope"]) | st.text(max_size=5)
-    half_a_character = st.just("+2AA-")  # in UTF-7
-    fields = st.lists(st.tuples(names, st.text(max_size=20) | half_a_character), max_size=5)
-    bodies = fields.map(as_form) | fields.map(as_multipart) | st.binary(max_size=100)
-    with visit(servers[step]) as client:
-
-        @seeded(250)
-        @given(body=bodies, kind=st.sampled_from(kinds), charset=st.sampled_from(charsets))
-        def try_out(body: bytes, kind: str, charset: str) -> None:
-            answer = client.post("/login", content=body, headers={"Content-Type": kind + charset})
-
-            expect(answer, range(400, 500), headers={"Set-Cookie": None})
+                cookies = f"{TOKEN_COOKIE}={token}; {SESSION_COOKIE}={forge.cookie(data, SESSION_KEY)}"
+                expect(client.request(method, path, headers={"Cookie": cookies}), status)
 
         try_out()
 
@@ -394,11 +299,8 @@ class Cafe(RuleBasedStateMachine):
         form, user = who
         expect(jar.client.post("/login", data=form), 200, user)
         jar.forget_a_login_that_is_over()
-        if jar.login:
-            if jar.login.user != user or jar.order in self.ordered:
-                jar.cart = {}
-            jar.login.over = True
-            self.ordered.add(jar.order)
+        if jar.login:  # its cart ends with it
+            jar.login.over, jar.cart = True, {}
         jar.login, jar.order = Login(user), secrets.token_hex()
 
     @rule(jar=jars)

@@ -21,9 +21,23 @@ DIFFERENT = {
     "issue_token": "step 3's token names its login by jti",
     "login": "step 1 hands out the token, step 3 sets cookies and ends older logins",
     "me": "step 1 asks a bearer token, step 3 both cookies",
-    "openapi": "step 1 has a bearer token, step 2 one cookie, step 3 two",
+    "read_token": "step 3's logout also ends a login whose token has expired, so it says at which time",
     "show_session": "step 2 shows the cookie, step 3 what both cookies say",
 }
+CODE = sorted(ROOT.glob("step0*/*.py"))
+LONGEST = dict(zip(STEPS, (75, 108, 190), strict=True))  # in lines that are not blank
+
+
+def texts_by_name(files: list[Path], ideas: bool) -> dict[str, set[str]]:
+    """Return what more than one step has: of main.py and cart.py each definition, of the other files the whole."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        source = file.read_text(encoding="utf-8")
+        is_idea = file.name in ("main.py", "cart.py")
+        for name, text in definitions(source) if is_idea else [(file.name, source)]:
+            if ideas == is_idea:
+                found.setdefault(name, []).append(text)
+    return {name: set(texts) for name, texts in found.items() if len(texts) > 1}
 
 
 def definitions(source: str) -> Iterator[tuple[str, str]]:
@@ -33,34 +47,68 @@ def definitions(source: str) -> Iterator[tuple[str, str]]:
             yield node.name, ast.get_source_segment(source, node) or ""
 
 
-def shared() -> dict[str, dict[str, str]]:
-    """Return what more than one step defines: by name, the text in each step."""
-    found: dict[str, dict[str, str]] = {}
-    for step in STEPS:
-        for name, text in definitions(step.read_text(encoding="utf-8")):
-            found.setdefault(name, {})[step.parent.name] = text
-    return {name: texts for name, texts in found.items() if len(texts) > 1}
-
-
-@pytest.mark.parametrize("name", sorted(shared()))
+@pytest.mark.parametrize("name", sorted(texts_by_name(CODE, ideas=True)))
 def test_what_two_steps_share_is_the_same_to_the_letter(name: str) -> None:
     """Otherwise diff between two steps shows noise instead of the lesson."""
-    versions = set(shared()[name].values())
+    versions = texts_by_name(CODE, ideas=True)[name]
 
     assert (len(versions) == 1) != (name in DIFFERENT), f"{name}: make it the same, or say in DIFFERENT why not"
 
 
+def test_files_of_the_same_name_are_the_same_byte_for_byte() -> None:
+    """Otherwise diff -r between two steps shows noise instead of the lesson."""
+    shared = texts_by_name(CODE, ideas=False)
+
+    assert set(shared) == {"cookies.py", "hardening.py", "users.py"}
+    assert [name for name, texts in shared.items() if len(texts) > 1] == []
+
+
 def test_only_what_is_there_is_excused_for_being_different() -> None:
-    assert set(DIFFERENT) <= set(shared())
+    assert set(DIFFERENT) <= set(texts_by_name(CODE, ideas=True))
+
+
+@pytest.mark.parametrize("file", CODE, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_a_file_can_be_read_in_one_go(file: Path) -> None:
+    """Otherwise the idea drowns."""
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    assert len(lines) <= LONGEST.get(file, 95)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.parent.name)
-def test_a_step_stands_alone(step: Path) -> None:
-    """Otherwise a copy of its folder does not run."""
+def test_nothing_in_a_main_is_used_before_it_is_defined(step: Path) -> None:
+    """Otherwise a reader has to scroll back."""
+    body = ast.parse(step.read_text(encoding="utf-8")).body
+    defined_at = {
+        name.id: place
+        for place, node in reversed(list(enumerate(body)))
+        for name in ast.walk(node)
+        if isinstance(node, ast.Assign) and isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    }
+    defined_at |= {node.name: place for place, node in enumerate(body) if hasattr(node, "name")}
+
+    for place, node in enumerate(body):
+        used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+        used -= {arg.arg for arg in ast.walk(node) if isinstance(arg, ast.arg)}
+        assert [name for name in used if defined_at.get(name, place) > place] == []
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.parent.name)
+def test_a_route_is_not_decorated_for_its_documentation(step: Path) -> None:
+    """Otherwise a reader meets what only /docs wants on the way to the idea."""
     for node in ast.walk(ast.parse(step.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("app."):
+            assert not {word.arg for word in node.keywords} & {"responses", "summary", "description", "openapi_extra"}
+
+
+@pytest.mark.parametrize("file", CODE, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_a_step_stands_alone(file: Path) -> None:
+    """Otherwise a copy of its folder does not run."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            modules = [node.module or ""]
+            assert node.level <= 1
+            modules = [node.module or ""] if node.level == 0 else []
         assert not [name for name in modules if re.match(r"step\d|tests|notebooks", name)]
 
 
@@ -81,6 +129,15 @@ def test_the_requirements_are_pinned_by_hash_and_name_no_registry() -> None:
         assert not re.search(r"^--", text, re.MULTILINE)
         pins = re.split(r"\n(?=\S)", text)
         assert all("--hash=sha256:" in pin for pin in pins if not pin.startswith("#"))
+
+
+def test_every_action_is_pinned_by_hash() -> None:
+    """Otherwise the workflow runs whatever the tag points at that day."""
+    text = (ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8")
+
+    actions = re.findall(r"uses: (.*)", text)
+    assert actions
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", action) for action in actions)
 
 
 def test_the_developers_requirements_hold_the_learners() -> None:

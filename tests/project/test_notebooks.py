@@ -6,8 +6,10 @@ After a change, and after a save in JupyterLab, store them anew and read the dif
 """
 
 import os
+from base64 import b64decode
 from collections.abc import Iterator
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ if not os.environ.get("CI"):  # there, missing is a failure
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 METADATA = {
@@ -113,13 +116,23 @@ def test_the_file_holds_only_what_a_change_of_the_notebook_changes(path: Path) -
 
 
 @each_notebook
-def test_every_picture_is_described_in_words(path: Path) -> None:
+def test_every_picture_is_described_in_words_and_carries_them(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
     pictures = [output for output in outputs if "image/png" in output.data]
 
     assert pictures
     assert [picture for picture in pictures if not picture.metadata.get("image/png", {}).get("alt")] == []
+    for picture in pictures:  # that these words are the code's, the re-run says: so the picture is the code's, too
+        inside = Image.open(BytesIO(b64decode(picture.data["image/png"]))).info.get("Description")
+        assert inside == picture.metadata["image/png"]["alt"] == picture.data["text/plain"], STORE_ANEW
+
+
+@each_notebook
+def test_a_diagram_is_a_picture(path: Path) -> None:
+    mermaid = "GitHub, GitLab, nbviewer and VS Code show the source of mermaid in a notebook. Call draw() instead."
+
+    assert path.read_text("utf-8").count("```mermaid") == 0, mermaid
 
 
 @each_notebook
