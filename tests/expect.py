@@ -17,6 +17,9 @@ from tests.server import Server
 LONGEST = 300
 BACKSLASHES = '\\"' * 32_000  # Python before 3.11.10 and 3.12.6 takes back each one by copying all (CVE-2024-7592)
 Header = str | re.Pattern[str] | None
+# While a grade is made: headers, and words of refusals, that alone were wrong, with what was said of the first one.
+# Each costs once, wherever it is looked at. None: raise at once.
+details: dict[str, str] | None = None
 
 
 class Wrong(AssertionError):
@@ -41,16 +44,18 @@ def expect(
     __tracebackhide__ = True
     statuses = (status,) if isinstance(status, int) else status
     headers = headers or {}
-    agrees = (
-        response.status_code in statuses
-        and (body is ... or json_of(response) == body)
-        and all(header_agrees(response.headers.get(name), text) for name, text in headers.items())
-    )
-    if not agrees:
-        raise Wrong(
+    small = [name for name, text in headers.items() if not header_agrees(response.headers.get(name), text)]
+    if body is not ... and json_of(response) != body:
+        small.append("words")
+    grave = response.status_code not in statuses or ("words" in small and response.status_code < 400)
+    if grave or small:
+        wrong = Wrong(
             f"answered {describe(response, headers)} to {describe_request(response.request)}{case and f' ({case})'}.",
             f"answer {describe_expected(statuses, body, headers)}.",
         )
+        if grave or details is None:
+            raise wrong
+        details.update({name: str(wrong) for name in small if name not in details})
     return response
 
 

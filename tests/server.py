@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -73,16 +74,17 @@ def stop(servers: list[Server]) -> None:
 
 
 def launch(app: str, folder: Path, log_file: Path, settings: dict[str, str]) -> Server:
-    """Start `uvicorn app` in the folder, with these settings and no others, and return at once."""
+    """Start `uvicorn app`, or a command with {port} in it, in the folder, with these settings and no others."""
     passed_on = {
         name: value
         for name, value in os.environ.items()
         if name not in SETTINGS and name != "WEB_CONCURRENCY" and not name.startswith("UVICORN_")
     }
     port = free_port()
+    command = shlex.split(app) if "{port}" in app else [sys.executable, "-m", "uvicorn", app, "--port", "{port}"]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", app, "--port", str(port)],
+            [part.replace("{port}", str(port)) for part in command],
             cwd=folder,
             # Fourteen hours ahead: a time that is read off the wrong clock shows, also on a machine in UTC
             env=passed_on | {"TZ": "FAR-14"} | settings,
