@@ -196,7 +196,7 @@ class Order(Cart):
 
 @app.post("/checkout", status_code=201)
 async def checkout(request: Request, login: Annotated[Claims, Depends(require_login)]) -> Order:
-    """Order what is in the cart, unless this very cart was ordered before."""
+    """Order what is in the cart; 409 if it is empty, or if this very cart was ordered before."""
     cart = show_cart(read_cart(request.session.get("cart")))
     if not cart.items:
         raise HTTPException(409, "The cart is empty")
