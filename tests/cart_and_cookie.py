@@ -184,19 +184,11 @@ def test_a_refused_body_is_not_echoed(client: httpx.Client) -> None:
         ensure(secret not in answer.text, f"echoed what came: {answer.text}", "never repeat a value.")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe",
-        b'{"item": "\\ud800"}',
-        b'{"item": "tea", "quantity": NaN, "more": "\\ud800"}',
-        forge.NESTED,
-        b'{"item":' * 1_000,
-        b"item=tea",
-    ],
-)
+HALF_A_CHARACTER = [b'{"item": "\\ud800"}', b'{"item": "tea", "quantity": NaN, "more": "\\ud800"}']
+HOSTILE_BODIES = [b"", b"{", b"\xff\xfe", *HALF_A_CHARACTER, forge.NESTED, b'{"item":' * 1_000, b"item=tea"]
+
+
+@pytest.mark.parametrize("body", HOSTILE_BODIES)
 def test_a_hostile_body_is_refused_without_a_server_error(client: httpx.Client, body: bytes) -> None:
     """Otherwise a stranger fills the error log, and looks for more."""
     expect(client.post("/cart", content=body, headers=JSON), range(400, 500), headers={"Set-Cookie": None})
