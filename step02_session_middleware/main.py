@@ -29,8 +29,8 @@ app.add_middleware(
     max_age=SESSION_SECONDS,
     https_only=HTTPS_ONLY,
 )
-app.add_middleware(CrossOriginProtection)  # browsers send the cookie by themselves, whoever made them: see cookies.py
-harden(app)  # what is unsafe to copy without it, and the page at /
+app.add_middleware(CrossOriginProtection)  # another site can have the browser send the cookie: see cookies.py
+harden(app)  # limits and headers that every app needs, and the page at /
 
 
 class Visits(BaseModel):
@@ -76,7 +76,7 @@ def show_cart(cart: dict[str, int]) -> Cart:
     return Cart(items=cart, total_cents=sum(MENU[item] * count for item, count in cart.items()))
 
 
-# request.session is a dict that travels in the cookie
+# request.session is a dict: SessionMiddleware reads it from the cookie, and writes it back when one of its keys was set
 
 
 @app.get("/visits")
