@@ -1,4 +1,4 @@
-"""What the steps cost: `make bench`, some four minutes on a machine that does nothing else.
+"""What the steps cost: `make bench`, some five minutes on a machine that does nothing else.
 
 Each step runs beside a bare FastAPI route, and beside habits of many projects, one at a time
 (tests/project/bench_apps.py). They take turns, so that whatever slows the machine slows them all.
