@@ -234,14 +234,6 @@ def signed_at(value: str, key: str) -> float:
     return moment.timestamp()
 
 
-def looks_signed(value: str) -> bool:
-    """Say whether a cookie has the form of Starlette's, whoever signed it."""
-    try:
-        return isinstance(json.loads(b64decode(value.strip('"').split(".")[0], validate=True)), dict)
-    except ValueError:
-        return False
-
-
 def aged(data: Any, seconds: int) -> Any:
     """Return session data as it was written some seconds ago: what is within a minute of now is a time."""
     now = time.time()

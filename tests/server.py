@@ -25,6 +25,7 @@ class Server:
     url: str
     process: subprocess.Popen[bytes] | None = None
     log_file: Path | None = None
+    was_ready: bool = False
 
     @property
     def log(self) -> str:
@@ -36,8 +37,9 @@ class Server:
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             assert self.process
-            assert self.process.poll() is None, f"Your app did not start:\n{self.log}"
-            if self.answers():
+            assert self.was_ready or self.process.poll() is None, f"Your app did not start:\n{self.log}"
+            if self.was_ready or self.answers():
+                self.was_ready = True
                 return self
             time.sleep(0.02)
         raise AssertionError(f"Your app did not answer within {START_SECONDS} seconds of its start:\n{self.log}")

@@ -110,7 +110,8 @@ def main(*arguments: str) -> int:
     recorder = Recorder(channel)
     # New ones for each run, so that no app can know them beforehand; not of one length, so that mixing them up shows
     conftest.JWT_KEY, conftest.SESSION_KEY = secrets.token_urlsafe(30), secrets.token_urlsafe(36)
-    expect.details = {}
+    # Who asks for single tests wants to see them fail, be it by a header alone (the bank of mistakes)
+    expect.details = None if any("::" in argument for argument in arguments) else {}
     code = int(pytest.main(["-q", "--assert=plain", *arguments], plugins=[recorder]))
     recorder.say(end=code)
     return code
