@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 START_SECONDS = 30
 SETTINGS = ("JWT_SECRET_KEY", "SESSION_SECRET_KEY", "HTTPS_ONLY", "DENYLIST_URL")
+handed_out: deque[int] = deque(maxlen=200)  # ports whose server may not have bound them yet
 
 
 @dataclass
@@ -100,8 +102,11 @@ def launch(app: str, folder: Path, log_file: Path, settings: dict[str, str]) -> 
 def free_port() -> int:
     """Return a port of 127.0.0.1 that nobody uses; not one of those that systems give to outgoing connections."""
     for _ in range(100):
-        port = 20_000 + secrets.randbelow(12_000)  # not random: hypothesis seeds it, and the ports would repeat
+        # A range by process, so that two do not meet. Not random: hypothesis seeds it, and the ports would repeat
+        port = 20_000 + os.getpid() % 12 * 1_000 + secrets.randbelow(1_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in handed_out:
+                handed_out.append(port)
+                return port
     raise AssertionError("No port at 127.0.0.1 can be had: is the loopback interface up, and has it IPv4?")

@@ -1,6 +1,7 @@
 """What the checks of the repository itself need from the machine."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -15,23 +16,36 @@ from tests.server import Server, free_port, launch, stop
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = sorted(step.parent.name for step in ROOT.glob("step0*/main.py"))
+NO_REDIS = "redis://127.0.0.1:1/0"  # nobody listens at port 1
 StartStep = Callable[..., Server]
+
+
+def launch_step(step: str, folder: Path, **changes: str) -> Server:
+    """Start a step with its log and its denylist in this folder, and with other settings if asked."""
+    usual = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
+    usual["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
+    return launch(f"{step}.main:app", ROOT, folder / f"{secrets.token_hex(4)}.log", usual | changes)
 
 
 @pytest.fixture(scope="module")
 def start_step(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStep]:
     """Start a step, with other settings if asked; all share one denylist, and every server is stopped in the end."""
     folder: Path = tmp_path_factory.mktemp("steps")
-    usual = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY}
-    usual["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
     started: list[Server] = []
 
     def start_one(step: str, **changes: str) -> Server:
-        started.append(launch(f"{step}.main:app", ROOT, folder / f"{len(started)}.log", usual | changes))
+        started.append(launch_step(step, folder, **changes))
         return started[-1]
 
     yield start_one
     stop(started)
+
+
+@pytest.fixture(scope="module")
+def servers(start_step: StartStep) -> dict[str, Server]:
+    """The three steps."""
+    started = {step: start_step(step) for step in STEPS}
+    return {step: server.wait_until_ready() for step, server in started.items()}
 
 
 def visit(server: Server, cookies: httpx.Cookies | None = None) -> httpx.Client:
