@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.classroom.judge import judge
-from tests.classroom.progress import Progress
+from tests.classroom.progress import progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
 from tests.server import SETTINGS, Server
 
@@ -136,10 +136,11 @@ def main() -> int:
     steps = [options.step] if options.step else list(STEPS)
     if options.prove:
         mistakes = [mistake for step in steps for mistake in load(step) if options.mistake in (None, mistake.name)]
-        with Progress(len(mistakes)) as progress:
-            for mistake, wrong in prove_all(mistakes):
-                progress.done(f"{mistake.step} {mistake.name}", wrong)
-        return progress.failures > 0
+        failures = 0
+        for number, (mistake, wrong) in enumerate(prove_all(mistakes), 1):
+            progress(number, len(mistakes), f"{mistake.step} {mistake.name}", wrong)
+            failures += bool(wrong)
+        return failures > 0
     if not options.mistake:
         for step in steps:
             print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")
