@@ -51,12 +51,7 @@ def load(step: str) -> list[Mistake]:
 
 def break_copy(mistake: Mistake, folder: Path) -> None:
     """Put a copy of the step with this mistake into a folder that is not there yet."""
-    copy_step(mistake.step, folder)
-    file = folder / mistake.file
-    code = file.read_text(encoding="utf-8")
-    if code.count(mistake.old) != 1:
-        raise SystemExit(f"{mistake.step}, {mistake.name}: old is {code.count(mistake.old)} times in {mistake.file}.")
-    file.write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
+    copy_step(mistake.step, folder, [(mistake.file, mistake.old, mistake.new)])
 
 
 def prove(mistake: Mistake) -> str:
@@ -68,17 +63,16 @@ def prove(mistake: Mistake) -> str:
         except SystemExit as error:
             return str(error)
         judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=tests)
-    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
-    red = {name for outcome in failed for name in (outcome.test, outcome.function)}
+    failed = [(name, o.message) for o in judgement.outcomes if o.outcome == "failed" for name in (o.test, o.function)]
+    red = dict(failed)
     if judgement.problem:
         return judgement.problem
     if CONTROL in red and CONTROL not in mistake.red:
-        return f"the app does not start, or has no page: {failed[0].message}"
+        return f"the app does not start, or has no page: {red[CONTROL]}"
     if green := [test for test in mistake.red if test not in red]:
         return f"{green[0]} stays green"
-    messages = [outcome.message for outcome in failed if mistake.red[0] in (outcome.test, outcome.function)]
-    says = any(mistake.says in message for message in messages)
-    return "" if says else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
+    said = "\n".join(message for name, message in failed if name == mistake.red[0])
+    return "" if mistake.says in said else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{said}"
 
 
 def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:

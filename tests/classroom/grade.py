@@ -1,7 +1,7 @@
 """Grade one app, or a class.
 
 make grade        says what holds and what does not, in the order in which one would write it, and what to do first
-make grade-all    grades each submission in a folder, two at a time: a table, results.csv, HTML reports
+make grade-all    grades each submission in a folder, two at a time: a table, results.csv, a report for each
 The objectives and their points are in objectives/, a file per step.
 """
 
@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.classroom import report, results, write_it
+from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
-from tests.classroom.judge import Judgement, Outcome, Tell, judge, stop_all
+from tests.classroom.judge import Judgement, Outcome, Tell, is_url, judge, stop_all
 from tests.classroom.progress import progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
 
@@ -47,36 +47,23 @@ class Mark:
     """What an app got for an objective."""
 
     objective: Objective
-    entries: dict[str, list[Outcome]]  # of each of its tests
-    works: bool  # one of the tests that it needs holds
-    complete: bool  # every test has run: a detail of which nothing was said is right
-
-    def state_of(self, entry: str) -> str:
-        """Say whether a test, or a group of them, is reached, missed, not judged, or waits for a right request."""
-        kinds = {outcome.outcome for outcome in self.entries[entry]}
-        if "failed" in kinds or (not kinds and (entry.startswith("test_") or not self.complete)):
-            return "missed"
-        return "waits" if not self.works else "not judged" if kinds == {"skipped"} else "reached"
+    states: dict[str, str]  # of each of its tests: reached, missed, not judged; or waits for a right request that works
+    failed: list[Outcome]  # what went wrong, first things first
 
     def share(self, state: str) -> float:
         """Return the points of the tests in this state."""
-        return self.objective.points * [*map(self.state_of, self.entries)].count(state) / len(self.entries)
+        return self.objective.points * [*self.states.values()].count(state) / len(self.states)
 
     @property
     def state(self) -> str:
         """The objective's own: that of its tests, if they agree."""
-        states = {self.state_of(entry) for entry in self.entries}
+        states = set(self.states.values())
         return states.pop() if len(states) == 1 else "missed" if "missed" in states else "in part"
 
     @property
     def lost(self) -> bool:
         """Whether points are missing."""
-        return self.share("missed") + self.share("waits") > 0
-
-    @property
-    def failed(self) -> list[Outcome]:
-        """What went wrong, first things first."""
-        return [outcome for some in self.entries.values() for outcome in some if outcome.outcome == "failed"]
+        return not {"missed", "waits"}.isdisjoint(self.states.values())
 
     @property
     def lets_in(self) -> bool:
@@ -90,36 +77,13 @@ class Grade:
 
     name: str
     marks: list[Mark]
-    problem: str = ""  # why the tests did not run, or not to the end
-    look_at: list[str] = field(default_factory=list)  # lines that no test can judge
-
-    @property
-    def doors(self) -> list[Mark]:
-        """The objectives that let someone in."""
-        return [mark for mark in self.marks if mark.lets_in]
-
-    @property
-    def cap(self) -> int:
-        """The most that the grade can be."""
-        caps = [mark.objective.cap for mark in self.doors]
-        return min([100, *caps] if len(caps) < 2 else [40, *caps])
-
-    @property
-    def points(self) -> int:
-        """The points that were reached: those of what could not be judged are not among them."""
-        return round(min(sum(mark.share("reached") for mark in self.marks), self.cap * self.possible / 100))
-
-    @property
-    def possible(self) -> int:
-        """The points that could be reached: what could not be judged costs nothing."""
-        return round(100 - sum(mark.share("not judged") for mark in self.marks))
-
-    @property
-    def first(self) -> Mark | None:
-        """What to repair first: that a right request works; then what lets someone in."""
-        broken = [mark for mark in self.marks if mark.failed]
-        basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
-        return next(iter([*(basic if len(basic) > 2 else []), *self.doors, *broken]), None)
+    problem: str  # why the tests did not run, or not to the end
+    look_at: list[str]  # lines that no test can judge
+    doors: list[Mark]  # the objectives that let someone in
+    cap: int  # the most that the grade can be, then
+    points: int  # what was reached: what could not be judged is not in it
+    possible: int  # what could be reached: what could not be judged costs nothing
+    first: Mark | None  # what to repair first
 
 
 def load(step: str) -> list[Objective]:
@@ -156,11 +120,25 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
         found.setdefault(entry_of(outcome.test, entries), []).append(outcome)
     passed = {name for o in judgement.outcomes if o.outcome == "passed" for name in (o.test, o.function)}
     complete = bool(judgement.outcomes) and not judgement.problem
-    marks = [
-        Mark(o, {entry: found[entry] for entry in o.tests}, not o.needs or bool(passed & set(o.needs)), complete)
-        for o in objectives
-    ]
-    return Grade(name, marks, judgement.problem, judgement.look_at)
+
+    def state_of(entry: str, works: bool) -> str:
+        kinds = {outcome.outcome for outcome in found[entry]}
+        if "failed" in kinds or (not kinds and (entry.startswith("test_") or not complete)):
+            return "missed"  # a detail of which nothing was said is right
+        return "waits" if not works else "not judged" if kinds == {"skipped"} else "reached"
+
+    marks = []
+    for o in objectives:
+        states = {entry: state_of(entry, not o.needs or bool(passed & set(o.needs))) for entry in o.tests}
+        marks.append(Mark(o, states, [one for e in o.tests for one in found[e] if one.outcome == "failed"]))
+    doors, broken = [mark for mark in marks if mark.lets_in], [mark for mark in marks if mark.failed]
+    cap = min([40 if len(doors) > 1 else 100, *(mark.objective.cap for mark in doors)])
+    possible = round(100 - sum(mark.share("not judged") for mark in marks))
+    points = round(min(sum(mark.share("reached") for mark in marks), cap * possible / 100))
+    # That a right request works comes before what lets someone in
+    basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
+    first = next(iter([*(basic if len(basic) > 2 else []), *doors, *broken]), None)
+    return Grade(name, marks, judgement.problem, judgement.look_at, doors, cap, points, possible, first)
 
 
 # One app
@@ -169,28 +147,16 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
 def grade_app(step: str, app: str, hint: int, function: str) -> int:
     """Print what holds and what does not; return 0 if all does. The app is module:attribute, a folder or a URL."""
     load(step)
-    url, tell = app.startswith(("http://", "https://")), progress if sys.stderr.isatty() else None
+    tell = progress if sys.stderr.isatty() else None
     if Path(app).exists():
         judgement = grade_submission(step, Path(app), 600, tell)
     else:
-        judgement = judge(step, ROOT, app="" if url else app, url=app if url else "", tell=tell)
+        judgement = judge(step, ROOT, app, tell=tell)
     if tell:
         tell(1, 1)  # it may have stopped before the last test
     grade = grade_of(step, app, judgement)
-    for mark in grade.marks:
-        print(f"{mark.state:10} {mark.share('reached'):5.1f} of {mark.objective.points:2}  {mark.objective.title}")
-    print(f"{'':10} {grade.points:5} of {grade.possible}\n")
-    for mark in grade.doors:
-        print(f"It lets in who must not be: {mark.objective.title}. So it is at most {grade.cap}.")
-    if grade.problem:
-        print(printable(grade.problem))
-    elif grade.first:
-        first, objective = grade.first.failed[0], grade.first.objective
-        print(f"First: {objective.title}. ({report.in_words(first.test)})\n")
-        print(f"{printable(report.explained(grade.first, first))}\n\nRead: {objective.read}")
-    elif grade.points == grade.possible:
-        print("All of it holds.")
-    if not url:
+    print(results.text(grade, 1))
+    if not is_url(app):
         print_hints(step, folder_of(app), grade, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
@@ -241,10 +207,10 @@ def grade_class(step: str, submissions: Path, folder: Path, seconds: float = 300
     if not handed_in:
         raise SystemExit(f"There is nothing in {submissions}.")
     known, prints = results.begin(folder, step, submissions), {file: results.fingerprint(file) for file in handed_in}
-    grades = {f: grade_of(step, f.name, known[of]) for f, of in prints.items() if of in known}
+    grades = {file: grade_of(step, file.name, known[of]) for file, of in prints.items() if of in known}
     todo = [file for file in handed_in if file not in grades]
     for grade in grades.values():
-        results.write(folder, step, grade, grades.values())
+        results.write(folder, grade, grades.values())
     if grades and todo:
         print(f"Going on where the last run stopped: {len(grades)} of {len(handed_in)} are graded.")
     pool, begin = ThreadPoolExecutor(2), time.monotonic()
@@ -254,7 +220,7 @@ def grade_class(step: str, submissions: Path, folder: Path, seconds: float = 300
             file = running[done]
             results.keep(folder, prints[file], done.result())
             grades[file] = grade_of(step, file.name, done.result())
-            results.write(folder, step, grades[file], grades.values())
+            results.write(folder, grades[file], grades.values())
             left = (time.monotonic() - begin) / number * (len(todo) - number) / 60
             progress(number, len(todo), f"{printable(file.name)}: {grades[file].points} points, {left:.0f} min left")
     except KeyboardInterrupt:
@@ -273,7 +239,7 @@ def print_table(grades: list[Grade]) -> None:
     width = max(len(printable(grade.name)) for grade in grades)
     for grade in grades:
         missing = ", ".join(mark.objective.name for mark in grade.marks if mark.lost)
-        why = report.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
+        why = results.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
         flag = "LOOK: " + grade.look_at[0] + "; " if grade.look_at else ""
         print(printable(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {flag}{why}"))
     missed = {m.objective.title: sum(g.marks[i].lost for g in grades) for i, m in enumerate(grades[0].marks)}
@@ -297,8 +263,7 @@ def main() -> int:
     if options.submissions is not None:
         submissions = Path(options.submissions)
         if not options.submissions or not submissions.is_dir() or submissions.resolve() == ROOT:
-            said = f"SUBMISSIONS={options.submissions or 'folder'} is none."
-            raise SystemExit(f"Say which folder has the submissions: {said}")
+            parser.error("say which folder has the submissions: SUBMISSIONS=folder")
         folder = options.results or results.folder_for(MY / f"grades_{options.step}", options.step, submissions)
         print_table(grade_class(options.step, submissions, folder, options.seconds))
         print(f"\nresults.csv and a report for each are in {folder}")

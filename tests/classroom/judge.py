@@ -49,11 +49,15 @@ class Judgement:
 Tell = Callable[[int, int], None]  # is told how many tests are through, of how many
 
 
+def is_url(app: str) -> bool:
+    """Say whether an app is a server that runs already."""
+    return app.startswith(("http://", "https://"))
+
+
 def judge(
     step: str,
     folder: Path,
-    app: str = "",
-    url: str = "",
+    app: str,
     tests: Iterable[str] = (),
     seconds: float = 600,
     tell: Tell | None = None,
@@ -63,7 +67,7 @@ def judge(
     When the time is over, or the tests are through, every process that was started in between is ended.
     """
     chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
-    names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if url else PASSED_ON
+    names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if is_url(app) else PASSED_ON
     environment = {name: os.environ[name] for name in names if name in os.environ}
     # The commands of this environment (python, uvicorn) before those of the system
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -74,7 +78,7 @@ def judge(
         ours, theirs = channel()
         with log.open("wb") as output, ours:
             process = subprocess.Popen(
-                [sys.executable, str(RECORD), *(["--url", url] if url else ["--app", app]), *chosen],
+                [sys.executable, str(RECORD), "--url" if is_url(app) else "--app", app, *chosen],
                 cwd=folder,
                 env=environment | dict.fromkeys(("HOME", "TMPDIR", "TEMP"), scratch),
                 stdin=subprocess.DEVNULL,
@@ -95,20 +99,15 @@ def judge(
         said = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
     if not complete and time.monotonic() >= end:
         judgement.problem = f"The tests were not through after {seconds:.0f} seconds: the app hangs, or is very slow."
-    elif not complete and not judgement.problem:
+    elif not (complete and judgement.outcomes) and not judgement.problem:
         judgement.problem = f"The tests were broken off after {len(judgement.outcomes)} outcomes:\n{said}"
-    elif not judgement.outcomes and not judgement.problem:
-        judgement.problem = f"No test ran:\n{said}"
     return judgement
 
 
 def channel() -> tuple[TextIO, int]:
     """Return the two ends of what outcomes come through: a socket, as whoever finds a pipe in /proc can write to it."""
-    if os.name == "nt":
-        reader, writer = os.pipe()
-    else:
-        reader, writer = (end.detach() for end in socket.socketpair())
-    return os.fdopen(reader, encoding="utf-8"), writer
+    ends = os.pipe() if os.name == "nt" else [end.detach() for end in socket.socketpair()]
+    return os.fdopen(ends[0], encoding="utf-8"), ends[1]
 
 
 def take(lines: TextIO, judgement: Judgement, tell: Tell | None) -> bool:
@@ -142,11 +141,9 @@ def end_all(process: "subprocess.Popen[bytes]", mark: str) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    with contextlib.suppress(ProcessLookupError, AttributeError):  # Windows has no groups
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 

@@ -18,7 +18,6 @@ from tests.classroom.grade import grade_class, grade_of, grade_submission
 from tests.classroom.handed_in import find_app, look_at, unpack
 from tests.classroom.judge import Judgement, Outcome
 from tests.classroom.made_up import CLASS, SEEN, graded, kept, run
-from tests.classroom.report import page
 from tests.classroom.steps import ROOT, STEPS, copy_step
 from tests.server import free_port, launch, stop
 
@@ -107,7 +106,7 @@ def test_what_is_not_judged_is_shown_and_is_no_gain() -> None:
     cookieless = grade_of("step02", "x", Judgement(outcomes_of("step02", cart="failed")))
 
     assert (judged.points, judged.possible) == (90, 90)
-    assert "A spoiled cookie counts as none" in page("step02", judged).partition("Not judged")[2]
+    assert "A spoiled cookie counts as none" in results.text(judged).partition("Not judged")[2]
     assert {m.state for m in cookieless.marks if m.objective.name == "signature"} == {"waits"}
 
 
@@ -219,7 +218,7 @@ def test_each_submission_is_graded_on_its_own(
     table = (tmp_path / "out/results.csv").read_bytes()
     assert table.startswith(b"\xef\xbb\xbf")  # or Excel does not see UTF-8
     assert table.splitlines()[1].startswith(b"'=1+1 <script>,0,")
-    assert len(list((tmp_path / "out").glob("*.html"))) == 7
+    assert len(list((tmp_path / "out").glob("*.txt"))) == 7
     assert [path.name for path in (class_of_seven / "carl").iterdir()] == ["main.py"]
 
 
@@ -231,7 +230,7 @@ def test_ctrl_c_stops_at_once_and_the_same_command_goes_on(tmp_path: Path) -> No
     command = [sys.executable, "-m", "tests.classroom.grade", "--step", "step01", "--results", str(tmp_path / "out")]
     command += ["--submissions", str(tmp_path / "class"), "--seconds", "4"]
     with subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) as first:
-        while len(list((tmp_path / "out").glob("*.html"))) != 2:
+        while len(list((tmp_path / "out").glob("*.txt"))) != 2:
             time.sleep(0.05)
         first.send_signal(signal.SIGINT)
         begin = time.monotonic()
@@ -323,39 +322,40 @@ def test_a_folder_and_a_url_can_be_graded_too(
 # The report
 
 
-def test_a_report_says_what_went_wrong_once_and_lets_nothing_of_it_run() -> None:
-    """Otherwise a student's app runs in the instructor's browser, or one cause fills ten pages."""
-    outcomes = outcomes_of("step01", token="failed", me="failed", login="failed")
-    token = forge.token({"sub": "alice"}, "key")
-    did = f"Your app answered 401 <img src=x onerror=alert(1)> to POST /login with {token}\n"
+def test_a_report_says_what_went_wrong_once() -> None:
+    """Otherwise one cause fills ten pages."""
+    outcomes, token = (
+        outcomes_of("step01", token="failed", me="failed", login="failed"),
+        forge.token({"sub": "al"}, "k"),
+    )
     for outcome in outcomes:
-        outcome.message = f"{did}It should answer 200\nOtherwise anyone is Alice."
+        outcome.message = (
+            f"Your app answered 401 \x1b[2J to POST /login with {token}\nIt should answer 200\nOtherwise ..."
+        )
 
-    html = page("step01", grade_of("step01", "<script>alert(1)</script>", Judgement(outcomes, "<b>")))
+    said = results.text(grade_of("step01", "x", Judgement(outcomes)))
 
-    assert "<script" not in html
-    assert "<img" not in html
-    assert html.count("Your app answered 401 &lt;img") == 1
-    assert "&#x27;sub&#x27;: &#x27;alice&#x27;" in html
-    assert "Read: RFC 6749 section 5.1" in html
+    assert said.count("Your app answered 401 ?[2J") == 1
+    assert "'sub': 'al'" in said
+    assert "Read: RFC 6749 section 5.1" in said
 
 
 def test_a_missing_header_never_means_that_anyone_is_alice() -> None:
     """Otherwise a report cries wolf."""
     name = "step01 www-authenticate-forgotten"
-    html = page("step01", graded(name, SEEN[name]))
+    said = results.text(graded(name, SEEN[name]))
 
-    assert "must throw its token away" in html
-    assert "Otherwise anyone is Alice" not in html
-    assert "It lets in" not in html
+    assert "must throw its token away" in said
+    assert "Otherwise anyone is Alice" not in said
+    assert "It lets in" not in said
 
 
 def test_two_submissions_of_nearly_the_same_name_have_a_report_each(tmp_path: Path) -> None:
     """Otherwise one student reads what is about another."""
     for name in ("a/b", "a?b", "x" * 300):
-        results.write(tmp_path, "step01", grade_of("step01", name, Judgement()), [])
+        results.write(tmp_path, grade_of("step01", name, Judgement()), [])
 
-    assert len(list(tmp_path.glob("*.html"))) == 3
+    assert len(list(tmp_path.glob("*.txt"))) == 3
 
 
 def test_no_cell_of_the_table_is_a_formula() -> None:
