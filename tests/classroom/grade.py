@@ -19,7 +19,6 @@ from pathlib import Path
 from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
 from tests.classroom.judge import Judgement, Outcome, Tell, is_url, judge, stop_all
-from tests.classroom.progress import progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
@@ -142,6 +141,15 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
 
 
 # One app
+
+
+def progress(done: int, total: int, what: str = "") -> None:
+    """Show how much is done: one line that grows on a terminal and goes with the last, a line for each elsewhere."""
+    on_terminal, filled = sys.stderr.isatty(), 30 * done // max(total, 1)
+    line = f"[{'#' * filled}{'.' * (30 - filled)}] {done}/{total} {what}"[:100]
+    if on_terminal:
+        line = f"\r\033[K{line if done < total else ''}"
+    print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
 
 
 def grade_app(step: str, app: str, hint: int, function: str) -> int:

@@ -55,12 +55,7 @@ def is_url(app: str) -> bool:
 
 
 def judge(
-    step: str,
-    folder: Path,
-    app: str,
-    tests: Iterable[str] = (),
-    seconds: float = 600,
-    tell: Tell | None = None,
+    step: str, folder: Path, app: str, tests: Iterable[str] = (), seconds: float = 600, tell: Tell | None = None
 ) -> Judgement:
     """Judge an app (as uvicorn finds it from the folder, or a command that starts a server on {port}), or a URL.
 

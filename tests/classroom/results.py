@@ -83,9 +83,8 @@ def text_only(cell: str) -> str:
 
 def fingerprint(submission: Path) -> str:
     """Return what changes when what was handed in does."""
-    files = sorted(submission.rglob("*")) if submission.is_dir() else [submission]
-    digest = hashlib.sha256(submission.name.encode(errors="replace"))
-    for file in files:
+    digest = hashlib.sha256()
+    for file in [submission, *sorted(submission.rglob("*"))]:
         digest.update(str(file.relative_to(submission.parent)).encode(errors="replace"))
         digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()

@@ -81,14 +81,12 @@ def test_objectives_that_cannot_be_graded_by_are_told_of_before_anything_is_grad
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_kind_of_bad_token_belongs_to_an_objective(step: str) -> None:
-    """Otherwise a mistake costs twice, or nothing."""
+def test_each_entry_of_an_objective_has_a_test(step: str) -> None:
+    """Otherwise its points are out of reach."""
     entries = [entry for objective in grade.load(step) for entry in objective.tests]
-    kinds = {test for test in SEEN[f"{step} right: every test"] if "not_acceptable" in test}
+    used = {grade.entry_of(test, entries) for test in SEEN[f"{step} right: every test"]}
 
-    assert all(grade.entry_of(kind, entries) for kind in kinds)
-    assert {e for e in entries if "[" in e} <= {grade.entry_of(f"{e}x", entries) for e in entries}
-    assert step == "step02" or len(kinds) == len(forge.BAD_TOKENS)
+    assert {entry for entry in entries if entry.startswith("test_")} == used
 
 
 def outcomes_of(step: str, **changes: str) -> list[Outcome]:
@@ -187,8 +185,8 @@ def class_of_seven(tmp_path: Path) -> Path:
     (tmp_path / "class/notes.pdf").write_text("my homework")
     ends = "app = FastAPI()\n\n@app.middleware('http')\nasync def end(request, call_next):\n    os._exit(3)"
     for name, code in {
-        "carl": "open('litter', 'w').close()\nprint('thanks for all the fish')\nraise SystemExit",
-        "dora": "from fastapi import FastAPI\napp = FastAPI(\n\n@app.get('/'",
+        "c a": "open('litter', 'w').close()\nprint('thanks for all the fish')\nraise SystemExit",
+        "c?a": "from fastapi import FastAPI\napp = FastAPI(\n\n@app.get('/'",
         "emil": f"import os\nfrom fastapi import FastAPI\n{ends}",
         "=1+1 <script>": "app = 'no app at all'",
         "sly\x1b[2J": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\napp = 1",
@@ -207,10 +205,10 @@ def test_each_submission_is_graded_on_its_own(
 
     assert grades.pop("äda").points >= 98
     assert [g.points for g in grades.values()] == [0] * 6
-    whys = {"carl": "all the fish", "dora": "SyntaxError", "emil": "crashed", "sly\x1b[2J": "broken off"}
+    whys = {"c a": "all the fish", "c?a": "SyntaxError", "emil": "crashed", "sly\x1b[2J": "broken off"}
     for name, why in (whys | {"notes.pdf": "cannot be unpacked"}).items():
         assert why in grades[name].problem
-    assert "site-packages" not in grades["dora"].problem
+    assert "site-packages" not in grades["c?a"].problem
     assert any("other processes" in line for line in grades["sly\x1b[2J"].look_at)
     said = capsys.readouterr()
     assert "\x1b" not in said.out
@@ -218,8 +216,8 @@ def test_each_submission_is_graded_on_its_own(
     table = (tmp_path / "out/results.csv").read_bytes()
     assert table.startswith(b"\xef\xbb\xbf")  # or Excel does not see UTF-8
     assert table.splitlines()[1].startswith(b"'=1+1 <script>,0,")
-    assert len(list((tmp_path / "out").glob("*.txt"))) == 7
-    assert [path.name for path in (class_of_seven / "carl").iterdir()] == ["main.py"]
+    assert len(list((tmp_path / "out").glob("*.txt"))) == 7  # two of them of nearly the same name
+    assert [path.name for path in (class_of_seven / "c a").iterdir()] == ["main.py"]
 
 
 @needs_linux
@@ -324,14 +322,10 @@ def test_a_folder_and_a_url_can_be_graded_too(
 
 def test_a_report_says_what_went_wrong_once() -> None:
     """Otherwise one cause fills ten pages."""
-    outcomes, token = (
-        outcomes_of("step01", token="failed", me="failed", login="failed"),
-        forge.token({"sub": "al"}, "k"),
-    )
+    outcomes = outcomes_of("step01", token="failed", me="failed", login="failed")
+    token = forge.token({"sub": "al"}, "key")
     for outcome in outcomes:
-        outcome.message = (
-            f"Your app answered 401 \x1b[2J to POST /login with {token}\nIt should answer 200\nOtherwise ..."
-        )
+        outcome.message = f"Your app answered 401 \x1b[2J to POST /login with {token}\nIt should answer 200\nOtherwise"
 
     said = results.text(grade_of("step01", "x", Judgement(outcomes)))
 
@@ -348,14 +342,6 @@ def test_a_missing_header_never_means_that_anyone_is_alice() -> None:
     assert "must throw its token away" in said
     assert "Otherwise anyone is Alice" not in said
     assert "It lets in" not in said
-
-
-def test_two_submissions_of_nearly_the_same_name_have_a_report_each(tmp_path: Path) -> None:
-    """Otherwise one student reads what is about another."""
-    for name in ("a/b", "a?b", "x" * 300):
-        results.write(tmp_path, grade_of("step01", name, Judgement()), [])
-
-    assert len(list(tmp_path.glob("*.txt"))) == 3
 
 
 def test_no_cell_of_the_table_is_a_formula() -> None:
