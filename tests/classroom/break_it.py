@@ -11,13 +11,10 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.classroom.judge import judge
-from tests.classroom.progress import Progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
 from tests.server import SETTINGS, Server
 
@@ -42,6 +39,10 @@ class Mistake:
     curl: str = ""  # how to make use of it
     curl_shows: str = ""  # what that prints, among other things
 
+    @property
+    def changes(self) -> list[tuple[str, str, str]]:
+        return [(self.file, self.old, self.new)]
+
 
 def load(step: str) -> list[Mistake]:
     """Return the mistakes of a step, in the order of its file."""
@@ -49,44 +50,25 @@ def load(step: str) -> list[Mistake]:
     return [Mistake(step, name, **fields) for name, fields in tomllib.loads(text).items()]
 
 
-def break_copy(mistake: Mistake, folder: Path) -> None:
-    """Put a copy of the step with this mistake into a folder that is not there yet."""
-    copy_step(mistake.step, folder)
-    file = folder / mistake.file
-    code = file.read_text(encoding="utf-8")
-    if code.count(mistake.old) != 1:
-        raise SystemExit(f"{mistake.step}, {mistake.name}: old is {code.count(mistake.old)} times in {mistake.file}.")
-    file.write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
-
-
 def prove(mistake: Mistake) -> str:
     """Return what is wrong with a mistake of the bank, "" if it turns red what it should, and says why."""
     step, tests = STEPS[mistake.step], list(dict.fromkeys([CONTROL, *mistake.red]))
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
         try:
-            break_copy(mistake, Path(scratch, step))
+            copy_step(mistake.step, Path(scratch, step), mistake.changes)
         except SystemExit as error:
             return str(error)
         judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=tests)
-    failed = [outcome for outcome in judgement.outcomes if outcome.outcome == "failed"]
-    red = {name for outcome in failed for name in (outcome.test, outcome.function)}
+    failed = [(name, o.message) for o in judgement.outcomes if o.outcome == "failed" for name in (o.test, o.function)]
+    red = dict(failed)
     if judgement.problem:
         return judgement.problem
     if CONTROL in red and CONTROL not in mistake.red:
-        return f"the app does not start, or has no page: {failed[0].message}"
+        return f"the app does not start, or has no page: {red[CONTROL]}"
     if green := [test for test in mistake.red if test not in red]:
         return f"{green[0]} stays green"
-    messages = [outcome.message for outcome in failed if mistake.red[0] in (outcome.test, outcome.function)]
-    says = any(mistake.says in message for message in messages)
-    return "" if says else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{messages[0]}"
-
-
-def prove_all(mistakes: Iterable[Mistake]) -> Iterator[tuple[Mistake, str]]:
-    """Prove mistakes, two at a time; give each with what is wrong with it as soon as it is known."""
-    with ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(prove, mistake): mistake for mistake in mistakes}
-        for done in as_completed(running):
-            yield running[done], done.result()
+    said = "\n".join(message for name, message in failed if name == mistake.red[0])
+    return "" if mistake.says in said else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{said}"
 
 
 def put_into_my(step: str, name: str) -> Path:
@@ -99,7 +81,7 @@ def put_into_my(step: str, name: str) -> Path:
     if folder.exists():
         print(f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, delete it.\n")
     else:
-        break_copy(mistake, folder)
+        copy_step(step, folder, mistake.changes)
         print(f"A broken copy of {step} is in {folder.relative_to(ROOT)}.\n")
     if name == "secret":
         print("Which mistake is it? Try the app, run the tests, read the code; `diff` only when you have given up.")
@@ -135,11 +117,10 @@ def main() -> int:
     options = parser.parse_args()
     steps = [options.step] if options.step else list(STEPS)
     if options.prove:
-        mistakes = [mistake for step in steps for mistake in load(step) if options.mistake in (None, mistake.name)]
-        with Progress(len(mistakes)) as progress:
-            for mistake, wrong in prove_all(mistakes):
-                progress.done(f"{mistake.step} {mistake.name}", wrong)
-        return progress.failures > 0
+        chosen = " and ".join(["turns_red", *filter(None, (options.step, options.mistake))])
+        return subprocess.call(
+            [sys.executable, "-m", "pytest", "-v", HERE / "test_mistakes.py", "-k", chosen], cwd=ROOT
+        )
     if not options.mistake:
         for step in steps:
             print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")

@@ -1,7 +1,7 @@
 """Grade one app, or a class.
 
 make grade        says what holds and what does not, in the order in which one would write it, and what to do first
-make grade-all    grades each submission in a folder, two at a time: a table, results.csv, HTML reports
+make grade-all    grades each submission in a folder, two at a time: a table, results.csv, a report for each
 The objectives and their points are in objectives/, a file per step.
 """
 
@@ -16,11 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.classroom import report, write_it
+from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
-from tests.classroom.judge import Judgement, Outcome, judge, stop_all
-from tests.classroom.progress import Progress
-from tests.classroom.results import Results
+from tests.classroom.judge import Judgement, Outcome, Tell, is_url, judge, stop_all
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
@@ -48,36 +46,23 @@ class Mark:
     """What an app got for an objective."""
 
     objective: Objective
-    entries: dict[str, list[Outcome]]  # of each of its tests
-    works: bool  # one of the tests that it needs holds
-    complete: bool  # every test has run: a detail of which nothing was said is right
-
-    def state_of(self, entry: str) -> str:
-        """Say whether a test, or a group of them, is reached, missed, not judged, or waits for a right request."""
-        kinds = {outcome.outcome for outcome in self.entries[entry]}
-        if "failed" in kinds or (not kinds and (entry.startswith("test_") or not self.complete)):
-            return "missed"
-        return "waits" if not self.works else "not judged" if kinds == {"skipped"} else "reached"
+    states: dict[str, str]  # of each of its tests: reached, missed, not judged; or waits for a right request that works
+    failed: list[Outcome]  # what went wrong, first things first
 
     def share(self, state: str) -> float:
         """Return the points of the tests in this state."""
-        return self.objective.points * [*map(self.state_of, self.entries)].count(state) / len(self.entries)
+        return self.objective.points * [*self.states.values()].count(state) / len(self.states)
 
     @property
     def state(self) -> str:
         """The objective's own: that of its tests, if they agree."""
-        states = {self.state_of(entry) for entry in self.entries}
+        states = set(self.states.values())
         return states.pop() if len(states) == 1 else "missed" if "missed" in states else "in part"
 
     @property
     def lost(self) -> bool:
         """Whether points are missing."""
-        return self.share("missed") + self.share("waits") > 0
-
-    @property
-    def failed(self) -> list[Outcome]:
-        """What went wrong, first things first."""
-        return [outcome for some in self.entries.values() for outcome in some if outcome.outcome == "failed"]
+        return not {"missed", "waits"}.isdisjoint(self.states.values())
 
     @property
     def lets_in(self) -> bool:
@@ -91,36 +76,13 @@ class Grade:
 
     name: str
     marks: list[Mark]
-    problem: str = ""  # why the tests did not run, or not to the end
-    look_at: list[str] = field(default_factory=list)  # lines that no test can judge
-
-    @property
-    def doors(self) -> list[Mark]:
-        """The objectives that let someone in."""
-        return [mark for mark in self.marks if mark.lets_in]
-
-    @property
-    def cap(self) -> int:
-        """The most that the grade can be."""
-        caps = [mark.objective.cap for mark in self.doors]
-        return min([100, *caps] if len(caps) < 2 else [40, *caps])
-
-    @property
-    def points(self) -> int:
-        """The points that were reached: those of what could not be judged are not among them."""
-        return round(min(sum(mark.share("reached") for mark in self.marks), self.cap * self.possible / 100))
-
-    @property
-    def possible(self) -> int:
-        """The points that could be reached: what could not be judged costs nothing."""
-        return round(100 - sum(mark.share("not judged") for mark in self.marks))
-
-    @property
-    def first(self) -> Mark | None:
-        """What to repair first: that a right request works; then what lets someone in."""
-        broken = [mark for mark in self.marks if mark.failed]
-        basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
-        return next(iter([*(basic if len(basic) > 2 else []), *self.doors, *broken]), None)
+    problem: str  # why the tests did not run, or not to the end
+    look_at: list[str]  # lines that no test can judge
+    doors: list[Mark]  # the objectives that let someone in
+    cap: int  # the most that the grade can be, then
+    points: int  # what was reached: what could not be judged is not in it
+    possible: int  # what could be reached: what could not be judged costs nothing
+    first: Mark | None  # what to repair first
 
 
 def load(step: str) -> list[Objective]:
@@ -148,57 +110,68 @@ def entry_of(test: str, entries: list[str]) -> str:
     return max(fitting or [e for e in entries if e.partition("[")[0] == test], key=len, default="")
 
 
-def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
-    """Return the mark for each objective."""
+def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
+    """Return the grade that follows from what the tests say."""
+    objectives = load(step)
     entries = [entry for objective in objectives for entry in objective.tests]
     found: dict[str, list[Outcome]] = {entry: [] for entry in entries}
     for outcome in judgement.outcomes:
         found.setdefault(entry_of(outcome.test, entries), []).append(outcome)
     passed = {name for o in judgement.outcomes if o.outcome == "passed" for name in (o.test, o.function)}
     complete = bool(judgement.outcomes) and not judgement.problem
-    return [
-        Mark(o, {entry: found[entry] for entry in o.tests}, not o.needs or bool(passed & set(o.needs)), complete)
-        for o in objectives
-    ]
+
+    def state_of(entry: str, works: bool) -> str:
+        kinds = {outcome.outcome for outcome in found[entry]}
+        if "failed" in kinds or (not kinds and (entry.startswith("test_") or not complete)):
+            return "missed"  # a detail of which nothing was said is right
+        return "waits" if not works else "not judged" if kinds == {"skipped"} else "reached"
+
+    marks = []
+    for o in objectives:
+        states = {entry: state_of(entry, not o.needs or bool(passed & set(o.needs))) for entry in o.tests}
+        marks.append(Mark(o, states, [one for e in o.tests for one in found[e] if one.outcome == "failed"]))
+    doors, broken = [mark for mark in marks if mark.lets_in], [mark for mark in marks if mark.failed]
+    cap = min([40 if len(doors) > 1 else 100, *(mark.objective.cap for mark in doors)])
+    possible = round(100 - sum(mark.share("not judged") for mark in marks))
+    points = round(min(sum(mark.share("reached") for mark in marks), cap * possible / 100))
+    # That a right request works comes before what lets someone in
+    basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
+    first = next(iter([*(basic if len(basic) > 2 else []), *doors, *broken]), None)
+    return Grade(name, marks, judgement.problem, judgement.look_at, doors, cap, points, possible, first)
 
 
 # One app
 
 
+def progress(done: int, total: int, what: str = "") -> None:
+    """Show how much is done: one line that grows on a terminal and goes with the last, a line for each elsewhere."""
+    on_terminal, filled = sys.stderr.isatty(), 30 * done // max(total, 1)
+    line = f"[{'#' * filled}{'.' * (30 - filled)}] {done}/{total} {what}"[:100]
+    if on_terminal:
+        line = f"\r\033[K{line if done < total else ''}"
+    print(line, end="" if on_terminal else "\n", file=sys.stderr, flush=True)
+
+
 def grade_app(step: str, app: str, hint: int, function: str) -> int:
     """Print what holds and what does not; return 0 if all does. The app is module:attribute, a folder or a URL."""
-    objectives, url = load(step), app if app.startswith(("http://", "https://")) else ""
-    found = find_app(Path(app)) if Path(app).is_dir() else {"folder": ROOT, "app": "" if url else app}
-    with Progress(0) as progress:
-
-        def tell(done: int, total: int) -> None:
-            progress.finished, progress.total = done - 1, total
-            progress.done("") if sys.stderr.isatty() else None
-
-        judgement = judge(step, **found, url=url, tell=tell)
-    grade = Grade(app, mark_all(objectives, judgement), judgement.problem)
-    for mark in grade.marks:
-        print(f"{mark.state:10} {mark.share('reached'):5.1f} of {mark.objective.points:2}  {mark.objective.title}")
-    print(f"{'':10} {grade.points:5} of {grade.possible}\n")
-    for mark in grade.doors:
-        print(f"It lets in who must not be: {mark.objective.title}. So it is at most {grade.cap}.")
-    if grade.problem:
-        print(printable(grade.problem))
-    if grade.first and not grade.problem:
-        print(f"First: {grade.first.objective.title}. ({report.in_words(grade.first.failed[0].test)})\n")
-        print(
-            f"{printable(report.explained(grade.first, grade.first.failed[0]))}\n\nRead: {grade.first.objective.read}"
-        )
-    elif grade.points == grade.possible:
-        print("All of it holds.")
-    if not url:
-        print_hints(step, Path(app) if Path(app).is_dir() else file_of(app), grade, hint, function)
+    load(step)
+    tell = progress if sys.stderr.isatty() else None
+    if Path(app).exists():
+        judgement = grade_submission(step, Path(app), 600, tell)
+    else:
+        judgement = judge(step, ROOT, app, tell=tell)
+    if tell:
+        tell(1, 1)  # it may have stopped before the last test
+    grade = grade_of(step, app, judgement)
+    print(results.text(grade, 1))
+    if not is_url(app):
+        print_hints(step, folder_of(app), grade, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
 
-def file_of(app: str) -> Path:
-    """Return the folder where an app's module is."""
-    return (ROOT / app.partition(":")[0].replace(".", "/")).parent
+def folder_of(app: str) -> Path:
+    """Return the folder where an app's code is."""
+    return Path(app) if Path(app).is_dir() else (ROOT / app.partition(":")[0].replace(".", "/")).parent
 
 
 def print_hints(step: str, folder: Path, grade: Grade, hint: int, function: str = "") -> None:
@@ -208,7 +181,7 @@ def print_hints(step: str, folder: Path, grade: Grade, hint: int, function: str 
     if open_tasks:
         print(f"Not written yet: {', '.join(task.name for task in open_tasks)}.")
     first = grade.first.failed[0] if grade.first else None
-    task, slip = write_it.hint_for(step, code, first, function) if first or open_tasks or function else (None, "")
+    task, slip = write_it.hint_for(step, code, first, function)
     print(f"\n{slip}" if slip else "")
     if task and hint:
         for number, text in enumerate(task.hints[:hint], 1):
@@ -217,78 +190,56 @@ def print_hints(step: str, folder: Path, grade: Grade, hint: int, function: str 
         print(f"A hint for {task.name}: add HINT=1 (for another function: FUNCTION=its name)")
 
 
-def grade_at_each_save(step: str, app: str, hint: int, function: str) -> None:
-    """Grade, and grade again whenever a file of the app is saved."""
-    from watchfiles import watch  # comes with uvicorn[standard], which not every environment has
-
-    folder = Path(app) if Path(app).is_dir() else file_of(app)
-    with contextlib.suppress(KeyboardInterrupt):
-        grade_app(step, app, hint, function)
-        for _ in watch(folder):
-            print("\n" + "-" * 80)
-            grade_app(step, app, hint, function)
-
-
 # A class
 
 
-def grade_submission(step: str, submission: Path, seconds: float) -> tuple[Judgement, list[str]]:
-    """Judge a copy of what was handed in. Whatever goes wrong is its own problem; and list what to look at."""
+def grade_submission(step: str, submission: Path, seconds: float, tell: Tell | None = None) -> Judgement:
+    """Judge a copy of what was handed in, and list what to look at. Whatever goes wrong is its own problem."""
     judgement, lines = Judgement(), list[str]()
     with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as scratch:
         try:
             copy = unpack(submission, Path(scratch, "submission"))
             lines = look_at(step, copy)
-            judgement = judge(step, **find_app(copy), seconds=seconds)
+            judgement = judge(step, **find_app(copy), seconds=seconds, tell=tell)
         except SystemExit as error:
             judgement.problem = str(error)
         except Exception as error:  # whatever this one has come up with, the others must be graded
             judgement.problem = f"It could not be graded: {error}"
-    judgement.problem = judgement.problem.replace(f"{scratch}/", "")
-    return judgement, lines
+    return Judgement(judgement.outcomes, judgement.problem.replace(f"{scratch}/", ""), lines)
 
 
 def grade_class(step: str, submissions: Path, folder: Path, seconds: float = 300) -> list[Grade]:
     """Grade all in a folder, two at a time; each result is written when it is there, and not made twice."""
-    objectives = load(step)
+    load(step)
     handed_in = sorted(f for f in submissions.iterdir() if not f.name.startswith((".", "__MACOSX")))
     if not handed_in:
         raise SystemExit(f"There is nothing in {submissions}.")
-    results = Results.open(folder, step, submissions)
-    grades, begin = dict[str, Grade](), time.monotonic()
-
-    def keep(file: Path, judgement: Judgement, lines: list[str]) -> Grade:
-        grades[file.name] = Grade(file.name, mark_all(objectives, judgement), judgement.problem, lines)
-        return grades[file.name]
-
-    todo = []
-    for file in handed_in:
-        kept = results.get(file)
-        keep(file, *kept) if kept else todo.append(file)
+    known, prints = results.begin(folder, step, submissions), {file: results.fingerprint(file) for file in handed_in}
+    grades = {file: grade_of(step, file.name, known[of]) for file, of in prints.items() if of in known}
+    todo = [file for file in handed_in if file not in grades]
+    for grade in grades.values():
+        results.write(folder, grade, grades.values())
     if grades and todo:
         print(f"Going on where the last run stopped: {len(grades)} of {len(handed_in)} are graded.")
-    pool = ThreadPoolExecutor(2)
+    pool, begin = ThreadPoolExecutor(2), time.monotonic()
     try:
-        with Progress(len(todo)) as progress:
-            running = {pool.submit(grade_submission, step, file, seconds): file for file in todo}
-            for number, done in enumerate(as_completed(running), 1):
-                file = running[done]
-                results.put(file, *done.result())
-                grade = keep(file, *done.result())
-                results.write(step, grade, grades.values())
-                left = (time.monotonic() - begin) / number * (len(todo) - number) / 60
-                progress.done(f"{printable(file.name)}: {grade.points} points, {left:.0f} min left")
+        running = {pool.submit(grade_submission, step, file, seconds): file for file in todo}
+        for number, done in enumerate(as_completed(running), 1):
+            file = running[done]
+            results.keep(folder, prints[file], done.result())
+            grades[file] = grade_of(step, file.name, done.result())
+            results.write(folder, grades[file], grades.values())
+            left = (time.monotonic() - begin) / number * (len(todo) - number) / 60
+            progress(number, len(todo), f"{printable(file.name)}: {grades[file].points} points, {left:.0f} min left")
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
         stop_all()
-        raise SystemExit(
-            f"\nStopped. {len(grades)} of {len(handed_in)} are in {folder}; the same command goes on."
-        ) from None
+        said = f"{len(grades)} of {len(handed_in)} are in {folder}; the same command goes on."
+        raise SystemExit(f"\nStopped. {said}") from None
     finally:
         pool.shutdown(cancel_futures=True)
-    in_order = [grades[file.name] for file in handed_in]
-    results.finish(step, in_order)
-    return in_order
+    (folder / "finished").touch()
+    return [grades[file] for file in handed_in]
 
 
 def print_table(grades: list[Grade]) -> None:
@@ -296,7 +247,7 @@ def print_table(grades: list[Grade]) -> None:
     width = max(len(printable(grade.name)) for grade in grades)
     for grade in grades:
         missing = ", ".join(mark.objective.name for mark in grade.marks if mark.lost)
-        why = report.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
+        why = results.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
         flag = "LOOK: " + grade.look_at[0] + "; " if grade.look_at else ""
         print(printable(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {flag}{why}"))
     missed = {m.objective.title: sum(g.marks[i].lost for g in grades) for i, m in enumerate(grades[0].marks)}
@@ -320,19 +271,22 @@ def main() -> int:
     if options.submissions is not None:
         submissions = Path(options.submissions)
         if not options.submissions or not submissions.is_dir() or submissions.resolve() == ROOT:
-            raise SystemExit(
-                f"Say which folder has the submissions: SUBMISSIONS={options.submissions or 'folder'} is none."
-            )
-        results = options.results or Results.folder_for(MY / f"grades_{options.step}", options.step, submissions)
-        print_table(grade_class(options.step, submissions, results, options.seconds))
-        print(f"\nresults.csv and a report for each are in {results}")
+            parser.error("say which folder has the submissions: SUBMISSIONS=folder")
+        folder = options.results or results.folder_for(MY / f"grades_{options.step}", options.step, submissions)
+        print_table(grade_class(options.step, submissions, folder, options.seconds))
+        print(f"\nresults.csv and a report for each are in {folder}")
         return 0
     if not options.app:
         parser.error("say which app: APP=my.step01.main:app, or which folder: SUBMISSIONS=...")
+    code = grade_app(options.step, options.app, options.hint, options.function)
     if options.watch:
-        grade_at_each_save(options.step, options.app, options.hint, options.function)
-        return 0
-    return grade_app(options.step, options.app, options.hint, options.function)
+        from watchfiles import watch  # comes with uvicorn[standard], which not every environment has
+
+        with contextlib.suppress(KeyboardInterrupt):
+            for _ in watch(folder_of(options.app)):
+                print("\n" + "-" * 80)
+                grade_app(options.step, options.app, options.hint, options.function)
+    return code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.classroom.steps import HERE, ROOT, STEPS
+from tests.classroom.write_it import functions_of, statements_of
 
 NOT_HANDED_IN = shutil.ignore_patterns(".git", ".venv", "venv", "node_modules", "__*__", ".env", "*.sqlite3*")
 MOST_BYTES = 50_000_000  # of a zip, unpacked
@@ -69,34 +70,24 @@ def as_module(main: Path, folder: Path) -> dict[str, Any]:
 
 def look_at(step: str, folder: Path) -> list[str]:
     """Return what a teacher should look at: the reason, the file, the line. Copies of the step come first."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.stat().st_size < 200_000]
-    texts = {
-        f: f.read_text("utf-8-sig", "replace") for f in files if f.suffix not in (".html", ".md", ".lock", ".json")
-    }
+    texts = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.stat().st_size < 200_000 and file.suffix not in (".html", ".md", ".lock", ".json"):
+            texts[file.relative_to(folder).as_posix()] = file.read_text("utf-8-sig", "replace")
     ours = shapes([file.read_text("utf-8") for file in (ROOT / STEPS[step]).glob("*.py")])
-    theirs = shapes([text for file, text in texts.items() if file.suffix == ".py"])
-    found = [f"a copy of {STEPS[step]}: {len(ours & theirs)} of its {len(ours)} functions"] * (
-        len(ours & theirs) > 0.7 * len(ours)
-    )
+    both = ours & shapes([text for name, text in texts.items() if name.endswith(".py")])
+    copied = f"a copy of {STEPS[step]}: {len(both)} of its {len(ours)} functions"
+    found = [copied] if len(both) > 0.7 * len(ours) else []
     for why, pattern in tomllib.loads((HERE / "objectives" / "look_at.toml").read_text("utf-8"))["patterns"].items():
-        for file, text in texts.items():
+        for name, text in texts.items():
             for hit in re.finditer(pattern, text, re.MULTILINE):
                 number = text.count("\n", 0, hit.end()) + 1
-                line = text.splitlines()[number - 1].strip()[:120]
-                found.append(f"{why}: {file.relative_to(folder)}:{number}: {line}")
-    return [line for i, line in enumerate(found) if line not in found[:i]][:20]
+                found.append(f"{why}: {name}:{number}: {text.splitlines()[number - 1].strip()[:120]}")
+    return list(dict.fromkeys(found))[:20]
 
 
 def shapes(codes: list[str]) -> set[str]:
     """Return the functions of some modules, whatever they and their names are called, without docstrings."""
-    found = set()
-    for code in codes:
-        try:
-            nodes = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-        except (SyntaxError, ValueError):
-            continue
-        for node in nodes:
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            text = "".join(ast.dump(statement) for statement in body)
-            found.add(re.sub(r"(id|attr|arg|name|value)='[^']*'", r"\1", text))
-    return found
+    nodes = [node for code in codes for node in functions_of(code).values()]
+    texts = ["".join(map(ast.dump, statements_of(node))) for node in nodes]
+    return {re.sub(r"(id|attr|arg|name|value)='[^']*'", r"\1", text) for text in texts}

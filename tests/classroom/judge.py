@@ -39,41 +39,43 @@ class Outcome:
 
 @dataclass
 class Judgement:
-    """What all tests said, and why they did not finish if they did not."""
+    """What all tests said."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    problem: str = ""
+    problem: str = ""  # why they did not run, or not to the end
+    look_at: list[str] = field(default_factory=list)  # lines that no test can judge
+
+
+Tell = Callable[[int, int], None]  # is told how many tests are through, of how many
+
+
+def is_url(app: str) -> bool:
+    """Say whether an app is a server that runs already."""
+    return app.startswith(("http://", "https://"))
 
 
 def judge(
-    step: str,
-    folder: Path,
-    app: str = "",
-    url: str = "",
-    tests: Iterable[str] = (),
-    seconds: float = 600,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    step: str, folder: Path, app: str, tests: Iterable[str] = (), seconds: float = 600, tell: Tell | None = None
 ) -> Judgement:
     """Judge an app (as uvicorn finds it from the folder, or a command that starts a server on {port}), or a URL.
 
     When the time is over, or the tests are through, every process that was started in between is ended.
     """
+    chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
+    names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if is_url(app) else PASSED_ON
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    # The commands of this environment (python, uvicorn) before those of the system
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    judgement, end = Judgement(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True) as scratch:
-        chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
-        names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if url else PASSED_ON
-        environment = {name: os.environ[name] for name in names if name in os.environ}
-        # The commands of this environment (python, uvicorn) before those of the system
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
-        environment |= {"HOME": scratch, "TMPDIR": scratch, "TEMP": scratch}
-        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        judgement, late = Judgement(), threading.Event()
         log = Path(scratch, "log of the tests")
         ours, theirs = channel()
         with log.open("wb") as output, ours:
             process = subprocess.Popen(
-                [sys.executable, str(RECORD), *(["--url", url] if url else ["--app", app]), *chosen],
+                [sys.executable, str(RECORD), "--url" if is_url(app) else "--app", app, *chosen],
                 cwd=folder,
-                env=environment,
+                env=environment | dict.fromkeys(("HOME", "TMPDIR", "TEMP"), scratch),
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=output,
@@ -81,12 +83,7 @@ def judge(
             )
             os.close(theirs)
             RUNNING[process] = scratch
-
-            def end() -> None:
-                late.set()
-                end_all(process, scratch)
-
-            timer = threading.Timer(seconds, end)
+            timer = threading.Timer(seconds, end_all, [process, scratch])
             timer.start()
             try:
                 complete = take(ours, judgement, tell)
@@ -94,28 +91,21 @@ def judge(
                 timer.cancel()
                 end_all(process, scratch)
                 RUNNING.pop(process, None)
-        if late.is_set():
-            judgement.problem = (
-                f"The tests were not through after {seconds:.0f} seconds: the app hangs, or is very slow."
-            )
-        elif not complete and not judgement.problem:
-            said = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
-            judgement.problem = f"The tests were broken off after {len(judgement.outcomes)} outcomes:\n{said}"
-        elif not judgement.outcomes and not judgement.problem:
-            judgement.problem = "No test ran:\n" + log.read_text(encoding="utf-8", errors="replace")[-2_000:]
-        return judgement
+        said = log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+    if not complete and time.monotonic() >= end:
+        judgement.problem = f"The tests were not through after {seconds:.0f} seconds: the app hangs, or is very slow."
+    elif not (complete and judgement.outcomes) and not judgement.problem:
+        judgement.problem = f"The tests were broken off after {len(judgement.outcomes)} outcomes:\n{said}"
+    return judgement
 
 
 def channel() -> tuple[TextIO, int]:
     """Return the two ends of what outcomes come through: a socket, as whoever finds a pipe in /proc can write to it."""
-    if os.name == "nt":
-        reader, writer = os.pipe()
-    else:
-        reader, writer = (end.detach() for end in socket.socketpair())
-    return os.fdopen(reader, encoding="utf-8"), writer
+    ends = os.pipe() if os.name == "nt" else [end.detach() for end in socket.socketpair()]
+    return os.fdopen(ends[0], encoding="utf-8"), ends[1]
 
 
-def take(lines: TextIO, judgement: Judgement, tell: Callable[[int, int], None]) -> bool:
+def take(lines: TextIO, judgement: Judgement, tell: Tell | None) -> bool:
     """Take in what the tests say; return whether they have said that this was all."""
     total, complete = 0, False
     with contextlib.suppress(ConnectionError, json.JSONDecodeError):
@@ -125,7 +115,8 @@ def take(lines: TextIO, judgement: Judgement, tell: Callable[[int, int], None]) 
             judgement.problem = entry.get("problem", judgement.problem)
             if "test" in entry:
                 judgement.outcomes.append(Outcome(**entry))
-                tell(len(judgement.outcomes), total)
+                if tell:
+                    tell(len(judgement.outcomes), total)
     return complete
 
 
@@ -145,26 +136,21 @@ def end_all(process: "subprocess.Popen[bytes]", mark: str) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    with contextlib.suppress(ProcessLookupError, AttributeError):  # Windows has no groups
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
 
 
 def started_by(parent: int, mark: str) -> set[int]:
     """Return the living processes that descend from this one, or have the mark in their environment (Linux only)."""
-    parents: dict[int, int] = {}
-    found = set()
+    parents, found = dict[int, int](), {parent}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             state, ppid = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[:2]
             if state not in "ZX":
                 parents[int(folder.name)] = int(ppid)
                 found |= {int(folder.name)} if mark.encode() in (folder / "environ").read_bytes() else set()
-
-    def descends(pid: int) -> bool:
-        return pid in parents and (parents[pid] == parent or descends(parents[pid]))
-
-    return {pid for pid in parents if pid in found or descends(pid)} - {parent, os.getpid()}
+    while more := {pid for pid, ppid in parents.items() if ppid in found} - found:
+        found |= more
+    return found - {parent, os.getpid()}

@@ -27,10 +27,10 @@ NO_ANSWER = {
     "httpx.ConnectError": "Your app is no longer there: it has crashed, or has ended itself.",
 }
 # One server error is enough for this: uvicorn closes the connection after it
-BROKEN_OFF = {
-    "httpx.ReadError": "Your app broke off the connection, after a server error or in a crash.",
-    "httpx.RemoteProtocolError": "Your app broke off the connection, after a server error or in a crash.",
-}
+BROKEN_OFF = dict.fromkeys(
+    ("httpx.ReadError", "httpx.RemoteProtocolError"),
+    "Your app broke off the connection, after a server error or in a crash.",
+)
 # What a traceback says of libraries, and not of the app
 FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/python3))[^"]*".*\n(?:    .*\n)*')
 
@@ -38,17 +38,16 @@ FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/pytho
 class Recorder:
     """A pytest plugin: one line of JSON per test; no further test for an app that does not start, or never answers."""
 
+    session: pytest.Session
+    started = False
+    silences = 0
+
     def __init__(self, channel: int) -> None:
         self.channel = channel
         self.said: set[str] = set()
-        self.session: pytest.Session | None = None
-        self.started = False
-        self.silences = 0
-
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        self.session = session
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.session = session
         self.say(total=len(session.items))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -70,8 +69,7 @@ class Recorder:
     def stop(self, problem: str) -> None:
         """Run no further test, and write down why."""
         self.say(problem=problem)
-        if self.session:
-            self.session.shouldstop = problem
+        self.session.shouldstop = problem
 
     def say(self, **entry: str | int) -> None:
         """Send a line of JSON."""
@@ -94,17 +92,12 @@ def in_plain_words(report: pytest.TestReport) -> str:
     return message if len(message) <= LONGEST else f"{message.partition(chr(10))[0]}\n...{message[-LONGEST:]}"
 
 
-def keep_to_itself() -> None:
-    """Where the system is Linux: be the parent of all orphans, so that they are found; let nobody look inside."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-        libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/PID/mem and /proc/PID/fd are root's alone
-
-
 def main(*arguments: str) -> int:
     """Run the tests; the exit code is pytest's."""
-    keep_to_itself()
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: it is the parent of all orphans, so that they are found
+        libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/PID/mem and /proc/PID/fd are root's alone
     channel = os.dup(1)  # no process that is started from here inherits it
     os.dup2(2, 1)
     recorder = Recorder(channel)

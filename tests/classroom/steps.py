@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,9 +25,14 @@ def names_of_tests(step: str) -> dict[str, Path]:
     return {name: file for file in files for name in re.findall(r"^def (test_\w+)", texts[file], re.MULTILINE)}
 
 
-def copy_step(step: str, folder: Path) -> None:
-    """Copy the step's code and page, and nothing that a run has left behind (keys, a denylist)."""
+def copy_step(step: str, folder: Path, changes: Iterable[tuple[str, str, str]] = ()) -> None:
+    """Copy the step's code and page, with changes (file, old, new), and nothing that a run has left behind."""
     folder.mkdir(parents=True)
     for file in (ROOT / STEPS[step]).iterdir():
         if file.suffix in (".py", ".html"):
             shutil.copy(file, folder)
+    for name, old, new in changes:
+        code = (folder / name).read_text(encoding="utf-8")
+        if code.count(old) != 1:
+            raise SystemExit(f"{step}: {old!r} is {code.count(old)} times in {name}.")
+        (folder / name).write_text(code.replace(old, new), encoding="utf-8")

@@ -1,7 +1,6 @@
 """The exercises: made from the steps as they are, failing where something is missing, and never written over."""
 
 import ast
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,6 @@ from tests.classroom.steps import ROOT, STEPS, copy_step, names_of_tests
 from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
 
 
-def names_of(step: str) -> list[str]:
-    """Return the names of the functions to write."""
-    return [task.name for task in load(step)]
-
-
 def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -> set[str]:
     """Return the tests that fail while these functions are missing; the folder must not be there yet."""
     make_exercise(step, folder / "mine", [task for task in load(step) if task.name in missing])
@@ -25,29 +19,20 @@ def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -
     return {outcome.function for outcome in judgement.outcomes if outcome.outcome == "failed"}
 
 
-def test_a_test_that_names_a_function_fails_without_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", STEPS)
+def test_a_test_that_names_a_function_fails_without_it(step: str, tmp_path: Path) -> None:
     """Otherwise a hint is for a function that the test has nothing to do with. (A function of each step, for time.)"""
-    tasks = [(step, names_of(step)[0]) for step in STEPS]
+    name, needs = load(step)[0].name, data_of(step)["tests"]
+    tests = [test for test in needs if name in needs[test]]
 
-    with ThreadPoolExecutor(2) as pool:
-        red = dict(
-            zip(
-                tasks,
-                pool.map(lambda task: red_without(task[0], [task[1]], tmp_path / task[0], []), tasks),
-                strict=True,
-            )
-        )
-
-    for step, name in tasks:
-        needs = data_of(step)["tests"]
-        assert set(needs) == set(names_of_tests(step))
-        assert {test for test in needs if name in needs[test]} <= red[step, name]
+    assert set(needs) == set(names_of_tests(step))
+    assert red_without(step, [name], tmp_path, tests) == set(tests)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_function_written_in_order_turns_a_test_green(step: str, tmp_path: Path) -> None:
     """Otherwise a learner writes one after the other and gets no credit for it."""
-    names, greens = names_of(step), [task.green for task in load(step)]
+    names, greens = [task.name for task in load(step)], [task.green for task in load(step)]
 
     for done in range(len(names) + 1):
         assert red_without(step, names[done:], tmp_path / str(done), greens) == set(greens[done:])
@@ -71,11 +56,11 @@ def test_what_is_taken_out_is_only_the_bodies_and_the_step_is_the_solution(step:
 @pytest.mark.parametrize("step", STEPS)
 def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -> None:
     """Otherwise HINT=3 has nothing to say, or a hint leads elsewhere."""
-    names, data = set(names_of(step)), data_of(step)
+    data = data_of(step)
     tests = {test for some in [*data["first"].values(), *(slip["tests"] for slip in data["slips"])] for test in some}
 
     assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
-    assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= names
+    assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= set(data["functions"])
     assert tests <= set(names_of_tests(step))
 
 

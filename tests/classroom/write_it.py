@@ -27,9 +27,7 @@ class Task:
     green: str  # a test that turns green with it, and needs none of the functions after it
     hints: list[str]  # three: what it is about, how to go about it, nearly the code
     file: str = "main.py"
-    body: str = (
-        NOT_WRITTEN  # what stands there until then; where raising would stop what comes before, a neutral answer
-    )
+    body: str = NOT_WRITTEN  # until then; a neutral answer where raising would stop what comes before
 
 
 def data_of(step: str) -> dict[str, Any]:
@@ -51,24 +49,24 @@ def functions_of(code: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]
     return {node.name: node for node in found if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
+def statements_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.stmt]:
+    """Return a function's body without its docstring."""
+    return node.body[1:] if ast.get_docstring(node) else node.body
+
+
 def take_out(code: str, tasks: list[Task]) -> str:
     """Return the code with other bodies for these functions; their docstrings stay, and all else to the letter."""
-    lines = code.splitlines(keepends=True)
-    functions = functions_of(code)
+    lines, functions = code.splitlines(keepends=True), functions_of(code)
     for task in sorted(tasks, key=lambda task: functions[task.name].lineno, reverse=True):
         node = functions[task.name]
-        last_of_docstring = node.body[0].end_lineno or 0
-        lines[last_of_docstring : node.end_lineno] = [f"    {task.body}  # write me\n"]
+        lines[node.body[0].end_lineno : node.end_lineno] = [f"    {task.body}  # write me\n"]
     return "".join(lines)
 
 
 def is_written(code: str, task: Task) -> bool:
     """Say whether something else stands in the function's place than what the exercise began with."""
     node = functions_of(code).get(task.name)
-    if node is None:
-        return True
-    statements = node.body[1:] if ast.get_docstring(node) else node.body
-    return "\n".join(map(ast.unparse, statements)) != ast.unparse(ast.parse(task.body))
+    return node is None or "\n".join(map(ast.unparse, statements_of(node))) != ast.unparse(ast.parse(task.body))
 
 
 def not_written(step: str, code: dict[str, str]) -> list[Task]:
@@ -86,9 +84,8 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     test, message = (outcome.function, outcome.message) if outcome else ("", "")
     needed = data["tests"].get(test, []) if outcome else list(tasks)
     names = [task.name for task in not_written(step, code) if task.name in needed]
-    slips = (
-        [] if names else [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
-    )
+    slips = [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
+    slips = [] if names else slips
     names += [slip["function"] for slip in slips]
     names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
     task = tasks.get(function) or next((tasks[name] for name in names), None)
@@ -98,10 +95,10 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
 def make_exercise(step: str, folder: Path, tasks: list[Task] | None = None) -> None:
     """Put the exercise into a folder that is not there yet: without these functions, or without all of them."""
     copy_step(step, folder)
-    tasks = load(step) if tasks is None else tasks
-    for name in {task.file for task in tasks}:
+    for name in {task.file for task in load(step)}:
         code = (folder / name).read_text(encoding="utf-8")
-        (folder / name).write_text(take_out(code, [task for task in tasks if task.file == name]), encoding="utf-8")
+        out = [task for task in (load(step) if tasks is None else tasks) if task.file == name]
+        (folder / name).write_text(take_out(code, out), encoding="utf-8")
 
 
 def main() -> int:
