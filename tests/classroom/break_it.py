@@ -39,10 +39,6 @@ class Mistake:
     curl: str = ""  # how to make use of it
     curl_shows: str = ""  # what that prints, among other things
 
-    @property
-    def changes(self) -> list[tuple[str, str, str]]:
-        return [(self.file, self.old, self.new)]
-
 
 def load(step: str) -> list[Mistake]:
     """Return the mistakes of a step, in the order of its file."""
@@ -55,7 +51,7 @@ def prove(mistake: Mistake) -> str:
     step, tests = STEPS[mistake.step], list(dict.fromkeys([CONTROL, *mistake.red]))
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
         try:
-            copy_step(mistake.step, Path(scratch, step), mistake.changes)
+            copy_step(mistake.step, Path(scratch, step), [(mistake.file, mistake.old, mistake.new)])
         except SystemExit as error:
             return str(error)
         judgement = judge(mistake.step, Path(scratch), app=f"{step}.main:app", tests=tests)
@@ -81,7 +77,7 @@ def put_into_my(step: str, name: str) -> Path:
     if folder.exists():
         print(f"{folder.relative_to(ROOT)} is there already and is left as it is. To begin anew, delete it.\n")
     else:
-        copy_step(step, folder, mistake.changes)
+        copy_step(step, folder, [(mistake.file, mistake.old, mistake.new)])
         print(f"A broken copy of {step} is in {folder.relative_to(ROOT)}.\n")
     if name == "secret":
         print("Which mistake is it? Try the app, run the tests, read the code; `diff` only when you have given up.")
@@ -118,9 +114,8 @@ def main() -> int:
     steps = [options.step] if options.step else list(STEPS)
     if options.prove:
         chosen = " and ".join(["turns_red", *filter(None, (options.step, options.mistake))])
-        return subprocess.call(
-            [sys.executable, "-m", "pytest", "-v", HERE / "test_mistakes.py", "-k", chosen], cwd=ROOT
-        )
+        command = [sys.executable, "-m", "pytest", "-v", str(HERE / "test_mistakes.py"), "-k", chosen]
+        return subprocess.call(command, cwd=ROOT)
     if not options.mistake:
         for step in steps:
             print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")

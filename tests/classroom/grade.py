@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
-from tests.classroom.judge import Judgement, Outcome, Tell, is_url, judge, stop_all
+from tests.classroom.judge import RUNNING, URL, Judgement, Outcome, Tell, end_all, judge
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
@@ -63,11 +63,6 @@ class Mark:
     def lost(self) -> bool:
         """Whether points are missing."""
         return not {"missed", "waits"}.isdisjoint(self.states.values())
-
-    @property
-    def lets_in(self) -> bool:
-        """Whether it lets someone in who must not be."""
-        return self.objective.cap < 100 and any(LETS_IN.match(outcome.message) for outcome in self.failed)
 
 
 @dataclass
@@ -130,7 +125,8 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
     for o in objectives:
         states = {entry: state_of(entry, not o.needs or bool(passed & set(o.needs))) for entry in o.tests}
         marks.append(Mark(o, states, [one for e in o.tests for one in found[e] if one.outcome == "failed"]))
-    doors, broken = [mark for mark in marks if mark.lets_in], [mark for mark in marks if mark.failed]
+    broken = [mark for mark in marks if mark.failed]
+    doors = [m for m in broken if m.objective.cap < 100 and any(LETS_IN.match(one.message) for one in m.failed)]
     cap = min([40 if len(doors) > 1 else 100, *(mark.objective.cap for mark in doors)])
     possible = round(100 - sum(mark.share("not judged") for mark in marks))
     points = round(min(sum(mark.share("reached") for mark in marks), cap * possible / 100))
@@ -164,7 +160,7 @@ def grade_app(step: str, app: str, hint: int, function: str) -> int:
         tell(1, 1)  # it may have stopped before the last test
     grade = grade_of(step, app, judgement)
     print(results.text(grade, 1))
-    if not is_url(app):
+    if not app.startswith(URL):
         print_hints(step, folder_of(app), grade, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
@@ -233,7 +229,8 @@ def grade_class(step: str, submissions: Path, folder: Path, seconds: float = 300
             progress(number, len(todo), f"{printable(file.name)}: {grades[file].points} points, {left:.0f} min left")
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
-        stop_all()
+        for process, mark in list(RUNNING.items()):
+            end_all(process, mark)
         said = f"{len(grades)} of {len(handed_in)} are in {folder}; the same command goes on."
         raise SystemExit(f"\nStopped. {said}") from None
     finally:

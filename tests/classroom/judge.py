@@ -20,6 +20,7 @@ from tests.classroom.steps import file_of_tests
 RECORD = Path(__file__).with_name("record.py")
 # An app that is judged gets no secrets of whoever judges it, only what programs cannot do without
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "PATHEXT", "COMSPEC", "PROCESSOR_ARCHITECTURE")
+URL = ("http://", "https://")  # how an app begins that is a server which runs already
 RUNNING: dict["subprocess.Popen[bytes]", str] = {}  # the runs of now, each with what marks its processes
 
 
@@ -49,20 +50,12 @@ class Judgement:
 Tell = Callable[[int, int], None]  # is told how many tests are through, of how many
 
 
-def is_url(app: str) -> bool:
-    """Say whether an app is a server that runs already."""
-    return app.startswith(("http://", "https://"))
-
-
 def judge(
     step: str, folder: Path, app: str, tests: Iterable[str] = (), seconds: float = 600, tell: Tell | None = None
 ) -> Judgement:
-    """Judge an app (as uvicorn finds it from the folder, or a command that starts a server on {port}), or a URL.
-
-    When the time is over, or the tests are through, every process that was started in between is ended.
-    """
+    """Judge an app (as uvicorn finds it from the folder, a command with {port} in it, or a URL); then end all of it."""
     chosen = [f"{file_of_tests(step)}::{test}" for test in tests] or [str(file_of_tests(step))]
-    names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if is_url(app) else PASSED_ON
+    names = (*PASSED_ON, "JWT_SECRET_KEY", "SESSION_SECRET_KEY") if app.startswith(URL) else PASSED_ON
     environment = {name: os.environ[name] for name in names if name in os.environ}
     # The commands of this environment (python, uvicorn) before those of the system
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
@@ -70,10 +63,11 @@ def judge(
     judgement, end = Judgement(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="judged-", ignore_cleanup_errors=True) as scratch:
         log = Path(scratch, "log of the tests")
-        ours, theirs = channel()
-        with log.open("wb") as output, ours:
+        # Whoever finds a pipe in /proc can write to it; a socket is only for who has it
+        reader, theirs = os.pipe() if os.name == "nt" else [end.detach() for end in socket.socketpair()]
+        with log.open("wb") as output, os.fdopen(reader, encoding="utf-8") as ours:
             process = subprocess.Popen(
-                [sys.executable, str(RECORD), "--url" if is_url(app) else "--app", app, *chosen],
+                [sys.executable, str(RECORD), "--url" if app.startswith(URL) else "--app", app, *chosen],
                 cwd=folder,
                 env=environment | dict.fromkeys(("HOME", "TMPDIR", "TEMP"), scratch),
                 stdin=subprocess.DEVNULL,
@@ -99,12 +93,6 @@ def judge(
     return judgement
 
 
-def channel() -> tuple[TextIO, int]:
-    """Return the two ends of what outcomes come through: a socket, as whoever finds a pipe in /proc can write to it."""
-    ends = os.pipe() if os.name == "nt" else [end.detach() for end in socket.socketpair()]
-    return os.fdopen(ends[0], encoding="utf-8"), ends[1]
-
-
 def take(lines: TextIO, judgement: Judgement, tell: Tell | None) -> bool:
     """Take in what the tests say; return whether they have said that this was all."""
     total, complete = 0, False
@@ -118,12 +106,6 @@ def take(lines: TextIO, judgement: Judgement, tell: Tell | None) -> bool:
                 if tell:
                     tell(len(judgement.outcomes), total)
     return complete
-
-
-def stop_all() -> None:
-    """End every run of now."""
-    for process, mark in list(RUNNING.items()):
-        end_all(process, mark)
 
 
 def end_all(process: "subprocess.Popen[bytes]", mark: str) -> None:

@@ -27,10 +27,8 @@ NO_ANSWER = {
     "httpx.ConnectError": "Your app is no longer there: it has crashed, or has ended itself.",
 }
 # One server error is enough for this: uvicorn closes the connection after it
-BROKEN_OFF = dict.fromkeys(
-    ("httpx.ReadError", "httpx.RemoteProtocolError"),
-    "Your app broke off the connection, after a server error or in a crash.",
-)
+BROKE = "Your app broke off the connection, after a server error or in a crash."
+BROKEN_OFF = {"httpx.ReadError": BROKE, "httpx.RemoteProtocolError": BROKE}
 # What a traceback says of libraries, and not of the app
 FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/python3))[^"]*".*\n(?:    .*\n)*')
 

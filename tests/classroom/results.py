@@ -92,15 +92,13 @@ def fingerprint(submission: Path) -> str:
 
 def text(grade: "Grade", most: int | None = None) -> str:
     """Return what an app got, and what is wrong, a section for each cause, what to repair first before all else."""
-    lines = [
-        f"{m.state:10} {m.share('reached'):5.1f} of {m.objective.points:2}  {m.objective.title}" for m in grade.marks
-    ]
+    lines = [f"{m.state:10}{m.share('reached'):6.1f} of{m.objective.points:3} {m.objective.title}" for m in grade.marks]
     lines += [f"{'':10} {grade.points:5} of {grade.possible}", ""]
     lines += [f"It lets in who must not be: {m.objective.title}. So it is at most {grade.cap}." for m in grade.doors]
     if grade.problem:
         lines += [f"The tests did not run to the end. {grade.problem}", ""]
     causes: dict[object, list[tuple[Mark, Outcome]]] = {}
-    for mark in sorted(grade.marks, key=lambda mark: (mark is not grade.first, not mark.lets_in)):
+    for mark in sorted(grade.marks, key=lambda mark: (mark is not grade.first, mark not in grade.doors)):
         for outcome in mark.failed:
             causes.setdefault(cause(mark, outcome), []).append((mark, outcome))
     for number, found in enumerate(list(causes.values())[:most]):

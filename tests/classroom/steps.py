@@ -21,8 +21,8 @@ def names_of_tests(step: str) -> dict[str, Path]:
     files = [file_of_tests(step)]
     if "from tests.cart_and_cookie import *" in files[0].read_text(encoding="utf-8"):
         files.append(ROOT / "tests" / "cart_and_cookie.py")
-    texts = {file: file.read_text(encoding="utf-8") for file in files}
-    return {name: file for file in files for name in re.findall(r"^def (test_\w+)", texts[file], re.MULTILINE)}
+    codes = [(file, file.read_text(encoding="utf-8")) for file in files]
+    return {name: file for file, code in codes for name in re.findall(r"^def (test_\w+)", code, re.MULTILINE)}
 
 
 def copy_step(step: str, folder: Path, changes: Iterable[tuple[str, str, str]] = ()) -> None:

@@ -179,16 +179,15 @@ def test_a_copy_of_the_step_is_found_whatever_its_names_are(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def class_of_seven(tmp_path: Path) -> Path:
-    """A right submission, and six that are no apps."""
+def class_of_six(tmp_path: Path) -> Path:
+    """A right submission, and five that are no apps."""
     copy_step("step01", tmp_path / "class/äda")
     (tmp_path / "class/notes.pdf").write_text("my homework")
     ends = "app = FastAPI()\n\n@app.middleware('http')\nasync def end(request, call_next):\n    os._exit(3)"
     for name, code in {
         "c a": "open('litter', 'w').close()\nprint('thanks for all the fish')\nraise SystemExit",
         "c?a": "from fastapi import FastAPI\napp = FastAPI(\n\n@app.get('/'",
-        "emil": f"import os\nfrom fastapi import FastAPI\n{ends}",
-        "=1+1 <script>": "app = 'no app at all'",
+        "=1+1": f"import os\nfrom fastapi import FastAPI\n{ends}",
         "sly\x1b[2J": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\napp = 1",
     }.items():
         hand_in(tmp_path / "class" / name, code)
@@ -197,27 +196,26 @@ def class_of_seven(tmp_path: Path) -> Path:
 
 @needs_linux
 def test_each_submission_is_graded_on_its_own(
-    class_of_seven: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    class_of_six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Otherwise one student's mistake costs the class its grades."""
-    grades = {g.name: g for g in grade_class("step01", class_of_seven, tmp_path / "out")}
+    grades = {g.name: g for g in grade_class("step01", class_of_six, tmp_path / "out")}
     grade.print_table(list(grades.values()))
 
     assert grades.pop("äda").points >= 98
-    assert [g.points for g in grades.values()] == [0] * 6
-    whys = {"c a": "all the fish", "c?a": "SyntaxError", "emil": "crashed", "sly\x1b[2J": "broken off"}
+    assert [g.points for g in grades.values()] == [0] * 5
+    whys = {"c a": "all the fish", "c?a": "SyntaxError", "=1+1": "crashed", "sly\x1b[2J": "broken off"}
     for name, why in (whys | {"notes.pdf": "cannot be unpacked"}).items():
         assert why in grades[name].problem
     assert "site-packages" not in grades["c?a"].problem
     assert any("other processes" in line for line in grades["sly\x1b[2J"].look_at)
     said = capsys.readouterr()
-    assert "\x1b" not in said.out
-    assert "0 min left" in said.err
+    assert "\x1b" not in said.out and "0 min left" in said.err
     table = (tmp_path / "out/results.csv").read_bytes()
     assert table.startswith(b"\xef\xbb\xbf")  # or Excel does not see UTF-8
-    assert table.splitlines()[1].startswith(b"'=1+1 <script>,0,")
-    assert len(list((tmp_path / "out").glob("*.txt"))) == 7  # two of them of nearly the same name
-    assert [path.name for path in (class_of_seven / "c a").iterdir()] == ["main.py"]
+    assert table.splitlines()[1].startswith(b"'=1+1,0,")
+    assert len(list((tmp_path / "out").glob("*.txt"))) == 6  # two of them of nearly the same name
+    assert [path.name for path in (class_of_six / "c a").iterdir()] == ["main.py"]
 
 
 @needs_linux
@@ -271,8 +269,7 @@ def test_a_submission_that_hangs_is_ended_with_all_that_it_has_started_and_sees_
     assert "not through after 6 seconds" in judgement.problem
     environment = seen_by_it.read_text()
     assert "JWT_SECRET_KEY" in environment
-    assert "tests-sign-their-tokens" not in environment
-    assert "the-password-of-the-course" not in environment
+    assert "tests-sign-their-tokens" not in environment and "the-password-of-the-course" not in environment
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -300,9 +297,7 @@ def test_a_submission_cannot_replace_what_the_tests_import_nor_add_outcomes(tmp_
 # One app
 
 
-def test_a_folder_and_a_url_can_be_graded_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_and_a_url_can_be_graded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise who has not got the app in this folder cannot use make grade."""
     copy_step("step02", tmp_path / "x")
     keys = {"SESSION_SECRET_KEY": "of this server alone, and long enough"}
@@ -314,7 +309,6 @@ def test_a_folder_and_a_url_can_be_graded_too(
 
     stop([server])
     assert (by_url, by_folder) == (0, 0)
-    assert "100 of 100" in capsys.readouterr().out
 
 
 # The report

@@ -94,8 +94,7 @@ def test_a_slip_is_known_by_what_was_answered(
 
     first = next(outcome for outcome in judgement.outcomes if outcome.outcome == "failed")
     task, said = hint_for(step, {}, first)
-    assert task
-    assert (task.name, says in said) == (function, True)
+    assert task and (task.name, says in said) == (function, True)
 
 
 def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tmp_path: Path) -> None:
@@ -113,9 +112,7 @@ def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tm
     assert name_for("test_a_wrong_password_is_refused", "issue_token") == "issue_token"
 
 
-def test_an_exercise_is_never_written_over(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exercise_is_never_written_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Otherwise an evening's work is gone."""
     monkeypatch.setattr("tests.classroom.write_it.MY", tmp_path / "my")
     monkeypatch.setattr("sys.argv", ["write_it", "--step", "step01"])
