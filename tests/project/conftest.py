@@ -78,11 +78,15 @@ class RedisServer:
         fixed = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         self.process = subprocess.Popen([self.program, *fixed, *options], stdout=subprocess.DEVNULL)
         for _ in range(500):
-            ping = subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True, check=False)
-            if ping.stdout:
+            if self.cli("ping"):
                 return
             time.sleep(0.02)
         raise AssertionError("redis-server does not answer")
+
+    def cli(self, *words: str) -> str:
+        """Return the answer to a command."""
+        command = ["redis-cli", "-p", str(self.port), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def stop(self) -> None:
         """Stop it, as a power cut would."""

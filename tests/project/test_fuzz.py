@@ -13,23 +13,15 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    multiple,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import run_state_machine_as_test as run_stories
 from schemathesis import Case, GenerationMode
 
 from tests import forge
 from tests.conftest import JWT_KEY, SESSION_KEY
 from tests.expect import expect
-from tests.project.conftest import STEPS, StartStep, visit
-from tests.server import Server, free_port, stop
+from tests.project.conftest import NO_REDIS, STEPS, StartStep, visit
+from tests.server import Server, stop
 from tests.test_step03_combined import ALICE, BOB, IS_ALICE, IS_BOB, PRICES, SESSION_COOKIE, TOKEN_COOKIE, log_in
 
 NO_DENYLIST = "step 3 without its denylist"
@@ -37,21 +29,8 @@ NO_DENYLIST = "step 3 without its denylist"
 
 def seeded(examples: int) -> settings:
     """Return settings for so many examples, the same in each run."""
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-@pytest.fixture(scope="module")
-def servers(start_step: StartStep) -> dict[str, Server]:
-    """The three steps, and step 3 once more without its denylist."""
-    started = {step: start_step(step) for step in STEPS}
-    started[NO_DENYLIST] = start_step("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
-    return {name: server.wait_until_ready() for name, server in started.items()}
+    usual = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    return settings(usual, max_examples=examples)
 
 
 # From OpenAPI: what it allows and what it does not
@@ -73,11 +52,12 @@ def ways_to_come(server: Server, step: str) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", [*STEPS, NO_DENYLIST])
 def test_nothing_that_is_made_from_openapi_breaks_the_app_or_lets_a_stranger_in(
-    servers: dict[str, Server], name: str
+    servers: dict[str, Server], start_step: StartStep, name: str
 ) -> None:
     """Otherwise a request that nobody thought of is a crash, or a way in."""
     where = "step03_combined" if name == NO_DENYLIST else name
-    with visit(servers[name]) as client:
+    server = servers.get(name) or start_step(where, DENYLIST_URL=NO_REDIS).wait_until_ready()
+    with visit(server) as client:
         schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
     allowed = [*range(200, 500), *([503] if name == NO_DENYLIST else [])]
     seen = set()
@@ -92,7 +72,7 @@ def test_nothing_that_is_made_from_openapi_breaks_the_app_or_lets_a_stranger_in(
             @seeded(40)
             @given(case=cases, extra=st.just(extra), stranger=st.just(number < 2))
             def try_out(case: Case[Any], extra: dict[str, Any], stranger: bool) -> None:
-                status = case.call(base_url=servers[name].url, **extra).status_code
+                status = case.call(base_url=server.url, **extra).status_code
                 seen.add(status)
                 assert status in allowed, (case.method, case.path, status)
                 assert status >= 400 or not stranger or case.path not in ("/me", "/checkout")
@@ -354,4 +334,4 @@ def test_whatever_two_browsers_and_their_thieves_do_no_login_revives_and_no_orde
     """Otherwise some order of events, which nobody thought of, lets a thief in or makes Alice pay twice."""
     Cafe.start, Cafe.server = staticmethod(start_step), start_step("step03_combined").wait_until_ready()
 
-    run_state_machine_as_test(Cafe, settings=settings(seeded(30), stateful_step_count=20))
+    run_stories(Cafe, settings=settings(seeded(30), stateful_step_count=20))

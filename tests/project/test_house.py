@@ -161,16 +161,13 @@ def test_bare_make_lists_every_target_with_a_line(run: Run) -> None:
     assert all(len(line.split()) > 3 for line in listed)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["PORT=99999"], "Port 99999 cannot be used"),
-        (["JWT_SECRET_KEY=short"], "JWT_SECRET_KEY must have at least 32 bytes"),
-    ],
-)
-def test_a_start_that_cannot_be_says_so_in_one_sentence(run: Run, arguments: list[str], sentence: str) -> None:
+SAYS = {"PORT=99999": "Port 99999 cannot be used", "JWT_SECRET_KEY=short": "JWT_SECRET_KEY must have at least 32 bytes"}
+
+
+@pytest.mark.parametrize(("setting", "sentence"), SAYS.items())
+def test_a_start_that_cannot_be_says_so_in_one_sentence(run: Run, setting: str, sentence: str) -> None:
     """Otherwise a beginner reads a traceback."""
-    result = run("make", "step01", f"PORT={free_port()}", *arguments)
+    result = run("make", "step01", f"PORT={free_port()}", setting)
 
     said = [line for line in result.stderr.splitlines() if not line.startswith("make")]
     assert result.returncode != 0

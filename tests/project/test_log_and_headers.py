@@ -6,8 +6,8 @@ import pytest
 
 from tests import forge
 from tests.expect import expect
-from tests.project.conftest import STEPS, StartStep, visit
-from tests.server import Server, free_port
+from tests.project.conftest import NO_REDIS, STEPS, StartStep, visit
+from tests.server import Server
 from tests.test_step03_combined import ALICE, TOKEN_COOKIE, log_in
 
 STRICT = {
@@ -19,29 +19,14 @@ STRICT = {
 WRONG = {"username": "alice", "password": "looking-glass"}
 
 
-@pytest.fixture(scope="module")
-def servers(start_step: StartStep) -> dict[str, Server]:
-    """The three steps, and step 3 once more without its denylist."""
-    started = {step: start_step(step) for step in STEPS}
-    started["no denylist"] = start_step("step03_combined", DENYLIST_URL=f"redis://127.0.0.1:{free_port()}/0")
-    return {name: server.wait_until_ready() for name, server in started.items()}
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_every_answer_forbids_guessing_its_type_storing_it_and_framing_it(
     servers: dict[str, Server], step: str
 ) -> None:
     """Otherwise a browser takes text for a script, shows the next guest what a page said, or is tricked in a frame."""
     elsewhere = {"Origin": "https://elsewhere.example"}
-    requests = [
-        ("GET", "/"),
-        ("GET", "/docs"),
-        ("GET", "/openapi.json"),
-        ("GET", "/no-such-page"),
-        ("PUT", "/menu"),
-        ("PUT", "/me"),
-    ]
-    requests += [("POST", "/login"), ("POST", "/cart"), ("DELETE", "/session")]
+    requests = [("GET", path) for path in ("/", "/docs", "/openapi.json", "/no-such-page")]
+    requests += [("PUT", "/menu"), ("PUT", "/me"), ("POST", "/login"), ("POST", "/cart"), ("DELETE", "/session")]
 
     with visit(servers[step]) as client:
         answers = [client.request(*line, headers=headers) for line in requests for headers in ({}, elsewhere)]
@@ -56,9 +41,10 @@ def test_every_answer_forbids_guessing_its_type_storing_it_and_framing_it(
     assert (403 in {answer.status_code for answer in answers}) == (step != "step01_jwt_login")
 
 
-def test_an_answer_without_denylist_does_so_too(servers: dict[str, Server]) -> None:
+def test_an_answer_without_denylist_does_so_too(servers: dict[str, Server], start_step: StartStep) -> None:
     """Otherwise the one answer that is not the app's usual way goes into a cache."""
-    with visit(servers["step03_combined"]) as client, visit(servers["no denylist"]) as other:
+    no_denylist = start_step("step03_combined", DENYLIST_URL=NO_REDIS).wait_until_ready()
+    with visit(servers["step03_combined"]) as client, visit(no_denylist) as other:
         other.cookies = log_in(client).cookies
 
         expect(other.get("/me"), 503, headers=dict(STRICT))
@@ -93,8 +79,5 @@ def test_the_log_names_each_login_by_its_jti_when_it_begins_and_when_it_is_over(
 
     first, second = jtis
     assert re.findall(r"Login (\S+) (of alice begins|is over)", server.log[before:]) == [
-        (first, "of alice begins"),
-        (first, "is over"),
-        (second, "of alice begins"),
-        (second, "is over"),
+        (jti, what) for jti in (first, second) for what in ("of alice begins", "is over")
     ]
