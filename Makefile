@@ -57,11 +57,12 @@ exercise: .venv/steps ## write a step yourself: STEP=step01 puts it into my/, it
 	@$(if $(STEP),,$(error say which step: make $@ STEP=step01))
 	@$(PY) -m tests.classroom.write_it --step "$(STEP)"
 
-grade: .venv/steps ## what holds in your app: STEP=step01 APP=my.step01.main:app (HINT=1, 2, 3; FUNCTION=...)
+grade: .venv/steps ## what holds in your app: STEP=step01 APP=a module, folder or URL (HINT=1, 2, 3; WATCH=1; CHECK=1)
 	@$(if $(STEP),,$(error say which step: make $@ STEP=step01 APP=my.step01.main:app))
-	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(or $(APP),my.$(STEP).main:app)" $(if $(HINT),--hint $(HINT)) $(if $(FUNCTION),--function $(FUNCTION)) || true
+	@$(PY) -m tests.classroom.grade --step "$(STEP)" --app "$(or $(APP),my.$(STEP).main:app)" $(if $(HINT),--hint $(HINT)) $(if $(FUNCTION),--function $(FUNCTION)) $(if $(WATCH),--watch) $(if $(CHECK),,|| true)
 
 grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strangers' code: in a container)
+	@$(if $(and $(STEP),$(SUBMISSIONS)),,$(error say which step, and which folder: make $@ STEP=step01 SUBMISSIONS=folder))
 	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)") $(if $(LIMIT),--seconds $(LIMIT))
 
 mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names

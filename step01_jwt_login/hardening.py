@@ -1,4 +1,4 @@
-"""No step's idea, but unsafe to copy without it: key, page, 422, bodies, cookies, headers. The same in all steps."""
+"""No step's idea, but what every app needs: key, page, 422, bodies, cookies, headers. The same in all steps."""
 
 import logging
 import os
@@ -98,7 +98,7 @@ def limited(scope: Scope, receive: Receive) -> Receive:
         size += len(message.get("body", b""))
         if size > LONGEST_BODY:
             raise HTTPException(413, "The body is too large")
-        # It names the codec that Starlette decodes it by, and Python's punycode would take minutes.
+        # A form in parts names its own codec, and Python's punycode would take minutes.
         if any(name == b"content-type" and b"multipart" in value.lower() for name, value in scope["headers"]):
             raise HTTPException(415, "Send a form urlencoded, not in parts")
         return message

@@ -1,7 +1,8 @@
 """Step 1: a JWT is the login.
 
-POST /login answers with a signed token. Whoever sends it along is the user
-that it names, until it expires. The server remembers nothing.
+POST /login answers with a JWT (JSON Web Token). It is signed: anyone can read
+it, only the server can make it. Whoever sends it along is taken for the user
+that it names, until it expires. The server keeps no list of logins.
 """
 
 import re
@@ -17,12 +18,12 @@ from pydantic import BaseModel, ValidationError
 from .hardening import harden, secret_key
 from .users import USERS, User, authenticate
 
-# python-jose guesses what a plain key is (JSON? PEM?): as a Key, its bytes are taken as they are.
+# A Key: of a plain text python-jose would guess the format (JSON? PEM?).
 JWT_KEY = jwk.construct(secret_key("JWT_SECRET_KEY").encode(), "HS256")
 LOGIN_SECONDS = 15 * 60
 
 app = FastAPI(title="Step 1: a JWT is the login", responses={"4XX": {"description": "Refused: detail says why"}})
-harden(app)  # what is unsafe to copy without it, and the page at /
+harden(app)  # limits and headers that every app needs, and the page at /
 
 
 class Token(BaseModel):
@@ -50,8 +51,8 @@ def issue_token(username: str) -> str:
     return jwt.encode(claims.model_dump(), JWT_KEY, algorithm="HS256")
 
 
-# Three parts in base64url; a signature by HS256 has 43 characters (RFC 7515). Looked at before python-jose does:
-# a header nested a thousand deep, which needs no key, exhausts its stack.
+# header.payload.signature, in base64url; a signature by HS256 has 43 characters (RFC 7515). Other shapes are refused
+# first: a header nested a thousand deep crashes python-jose, and to send one needs no key.
 COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
 
 

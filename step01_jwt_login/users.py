@@ -21,7 +21,7 @@ USERS = {
     "alice": User(username="alice", full_name="Alice Liddell"),
     "bob": User(username="bob", full_name="Bob Stone"),
 }
-# argon2id, as OWASP recommends. HASHER.hash() makes one more, as slow as the others: no answer's time gives a name away
+# argon2id, as OWASP recommends. HASHER.hash() makes one more, as slow as the others: else the time tells who exists
 HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 PASSWORD_HASHES = {
     "alice": "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ",

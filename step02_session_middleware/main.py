@@ -29,8 +29,8 @@ app.add_middleware(
     max_age=SESSION_SECONDS,
     https_only=HTTPS_ONLY,
 )
-app.add_middleware(CrossOriginProtection)  # browsers send the cookie by themselves, whoever made them: see cookies.py
-harden(app)  # what is unsafe to copy without it, and the page at /
+app.add_middleware(CrossOriginProtection)  # another site can have the browser send the cookie: see cookies.py
+harden(app)  # limits and headers that every app needs, and the page at /
 
 
 class Visits(BaseModel):
@@ -76,7 +76,7 @@ def show_cart(cart: dict[str, int]) -> Cart:
     return Cart(items=cart, total_cents=sum(MENU[item] * count for item, count in cart.items()))
 
 
-# request.session is a dict that travels in the cookie
+# request.session is a dict: SessionMiddleware reads it from the cookie, and writes it back when one of its keys was set
 
 
 @app.get("/visits")
@@ -107,7 +107,7 @@ async def get_cart(request: Request) -> Cart:
 
 @app.post("/cart")
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
-    """Put something from the menu into the cart."""
+    """Put something from the menu into the cart; 404 for anything else, 409 for more than 99 of one item."""
     if line.item not in MENU:
         raise HTTPException(404, "Not on the menu")
     cart = read_cart(request.session.get("cart"))
@@ -120,7 +120,7 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
 
 @app.delete("/cart/{item}")
 async def remove_from_cart(request: Request, item: str) -> Cart:
-    """Take all of one item out of the cart."""
+    """Take all of one item out of the cart; 404 if there is none in it."""
     cart = read_cart(request.session.get("cart"))
     if item not in cart:
         raise HTTPException(404, "Not in the cart")

@@ -55,7 +55,7 @@ async def get_cart(request: Request) -> Cart:
 
 
 async def add_to_cart(request: Request, line: CartLine) -> Cart:
-    """Put something from the menu into the cart."""
+    """Put something from the menu into the cart; 404 for anything else, 409 for more than 99 of one item."""
     if line.item not in MENU:
         raise HTTPException(404, "Not on the menu")
     cart = read_cart(request.session.get("cart"))
@@ -67,7 +67,7 @@ async def add_to_cart(request: Request, line: CartLine) -> Cart:
 
 
 async def remove_from_cart(request: Request, item: str) -> Cart:
-    """Take all of one item out of the cart."""
+    """Take all of one item out of the cart; 404 if there is none in it."""
     cart = read_cart(request.session.get("cart"))
     if item not in cart:
         raise HTTPException(404, "Not in the cart")

@@ -39,7 +39,7 @@ class SQLiteDenylist:
             with closing(self.connect(wait=10)) as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS denylist (entry TEXT PRIMARY KEY, expires REAL)")
                 connection.execute("CREATE INDEX IF NOT EXISTS denylist_expires ON denylist (expires)")
-                # Also a try: SQLite opens a file that can only be read without an error.
+                # It fails if the file can only be read. To open it does not.
                 connection.execute("DELETE FROM denylist WHERE expires < ?", (time.time(),))
             self.reader = self.connect(wait=0.2)
         except sqlite3.Error as error:

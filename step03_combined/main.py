@@ -25,14 +25,14 @@ from .denylist import DenylistUnreachable, open_denylist
 from .hardening import harden, log, secret_key
 from .users import USERS, User, authenticate
 
-# python-jose guesses what a plain key is (JSON? PEM?): as a Key, its bytes are taken as they are.
+# A Key: of a plain text python-jose would guess the format (JSON? PEM?).
 JWT_KEY = jwk.construct(secret_key("JWT_SECRET_KEY").encode(), "HS256")
 TOKEN_COOKIE = cookie_name("step03_token")
 SESSION_COOKIE = cookie_name("step03_session")
 LOGIN_SECONDS = 60 * 60  # absolute lifetime: whatever the visitor does, the login ends then
 SESSION_SECONDS = 15 * 60  # idle timeout: a login that is not used ends earlier
 DENYLIST_URL = os.environ.get("DENYLIST_URL", f"sqlite:///{Path(__file__).with_name('denylist.sqlite3')}")
-# An entry outlives its token by another lifetime: should the clock be set back an hour, it is still there.
+# Twice as long as a token lasts: an entry is still there if the clock is set back by an hour.
 denylist = open_denylist(DENYLIST_URL, keep_seconds=2 * LOGIN_SECONDS)
 
 app = FastAPI(
@@ -50,7 +50,7 @@ app.add_middleware(CrossOriginProtection)
 harden(app)
 
 
-# 1. The token moves into a cookie, where no script can read it. A jti names the one login that it is of
+# 1. The token moves into a cookie, where no script can read it. Each login has an id of its own, the jti (JWT ID)
 
 
 class Claims(BaseModel, strict=True, extra="forbid"):
@@ -76,8 +76,8 @@ def issue_token(username: str, jti: str) -> str:
     return jwt.encode(claims.model_dump(), JWT_KEY, algorithm="HS256")
 
 
-# Three parts in base64url; a signature by HS256 has 43 characters (RFC 7515). Looked at before python-jose does:
-# a header nested a thousand deep, which needs no key, exhausts its stack.
+# header.payload.signature, in base64url; a signature by HS256 has 43 characters (RFC 7515). Other shapes are refused
+# first: a header nested a thousand deep crashes python-jose, and to send one needs no key.
 COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
 
 
@@ -92,7 +92,7 @@ def read_token(token: str, at: float) -> Claims | None:
     return claims if claims.exp > at and claims.sub in USERS else None
 
 
-# 2. Tie the two: the session data names its login by jti, too, and counts only beside that login's token
+# 2. Tie the two: the session data holds the same jti as the token, or counts as empty
 
 
 async def current_login(request: Request) -> Claims | None:
@@ -104,10 +104,10 @@ async def current_login(request: Request) -> Claims | None:
         return None
     claims = read_token(request.cookies.get(TOKEN_COOKIE, ""), at=time.time())
     if claims is None or claims.jti != request.session["jti"] or await denylist.contains(f"login:{claims.jti}"):
-        # Not clear(): its answer tells the browser to drop the cookie, and a late one would hit that of a newer login.
+        # Not clear(): that tells the browser to drop its cookie, which may be that of a newer login by then.
         request.scope["session"] = Session()
         return None
-    # Not at each request: it sends the whole cookie, and of two answers that cross the later one overwrites the other.
+    # Not at each request: a renewal sends the whole cookie, and can overwrite a cart that is newer.
     if time.time() - read_count(request.session.get("renewed")) >= SESSION_SECONDS / 4:
         request.session["renewed"] = int(time.time())
     return claims
@@ -126,14 +126,14 @@ async def me(login: Annotated[Claims, Depends(require_login)]) -> User:
     return USERS[login.sub]
 
 
-# The cart of step 2: new is only that current_login decides, before each of its routes, whose session data this is
+# The cart of step 2. New: before each of its routes, current_login decides whose session data this is
 app.get("/menu")(menu)
 app.get("/cart", dependencies=[Depends(current_login)])(get_cart)
 app.post("/cart", dependencies=[Depends(current_login)])(add_to_cart)
 app.delete("/cart/{item}", dependencies=[Depends(current_login)])(remove_from_cart)
 
 
-# 3. An end that holds: the server remembers one thing, what is over
+# 3. An end that holds: the server remembers which logins are over
 
 
 def read_id(value: object) -> str:
@@ -163,7 +163,7 @@ async def explain_503(request: Request, error: DenylistUnreachable) -> JSONRespo
     return JSONResponse({"detail": "The denylist is out of reach, try again soon"}, status_code=503)
 
 
-# 4. The login, which needs all three
+# 4. The login, which needs 1 to 3
 
 
 @app.post("/login")
@@ -196,7 +196,7 @@ class Order(Cart):
 
 @app.post("/checkout", status_code=201)
 async def checkout(request: Request, login: Annotated[Claims, Depends(require_login)]) -> Order:
-    """Order what is in the cart, unless this very cart was ordered before."""
+    """Order what is in the cart; 409 if it is empty, or if this very cart was ordered before."""
     cart = show_cart(read_cart(request.session.get("cart")))
     if not cart.items:
         raise HTTPException(409, "The cart is empty")

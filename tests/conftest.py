@@ -117,7 +117,7 @@ def start(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def server(request: pytest.FixtureRequest) -> Server:
-    """The judged app, running."""
+    """The judged app, running. What the module's tests start beside it starts now, all at once: a start takes long."""
     url = request.config.getoption("--url")
     if url:
         running = Server(url.rstrip("/"))
@@ -125,7 +125,11 @@ def server(request: pytest.FixtureRequest) -> Server:
             pytest.exit(f"Nothing answers at {url}: start the server first.", 4)
         return running
     start: Launch = request.getfixturevalue("start")
-    return start().wait_until_ready()
+    judged = start().wait_until_ready()
+    needed = {name for item in request.session.items if item.path == request.path for name in item.fixturenames}  # type: ignore[attr-defined]
+    for name in sorted(needed & set(getattr(request.module, "STARTED_EARLY", ()))):
+        request.getfixturevalue(name)
+    return judged
 
 
 def as_from(url: str, cookies: httpx.Cookies | dict[str, str] | None) -> httpx.Cookies | None:
@@ -146,7 +150,7 @@ def browser(server: Server) -> Iterator[Browser]:
     def open_one(cookies: httpx.Cookies | dict[str, str] | None = None, to: Server | None = None) -> httpx.Client:
         # No TLS and no proxy are needed, and setting them up would take longer than the test.
         transport = httpx.HTTPTransport(verify=False)
-        url = (to or server).url
+        url = (to.wait_until_ready() if to else server).url
         opened.append(
             httpx.Client(base_url=url, cookies=as_from(url, cookies), transport=transport, trust_env=False, timeout=10)
         )

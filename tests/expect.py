@@ -2,15 +2,24 @@
 
 import json
 import re
+import select
+import socket
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 
+from tests.server import Server
+
 LONGEST = 300
+BACKSLASHES = '\\"' * 32_000  # Python before 3.11.10 and 3.12.6 takes back each one by copying all (CVE-2024-7592)
 Header = str | re.Pattern[str] | None
+# While a grade is made: headers, and words of refusals, that alone were wrong, with what was said of the first one.
+# Each costs once, wherever it is looked at. None: raise at once.
+details: dict[str, str] | None = None
 
 
 class Wrong(AssertionError):
@@ -35,16 +44,18 @@ def expect(
     __tracebackhide__ = True
     statuses = (status,) if isinstance(status, int) else status
     headers = headers or {}
-    agrees = (
-        response.status_code in statuses
-        and (body is ... or json_of(response) == body)
-        and all(header_agrees(response.headers.get(name), text) for name, text in headers.items())
-    )
-    if not agrees:
-        raise Wrong(
+    small = [name for name, text in headers.items() if not header_agrees(response.headers.get(name), text)]
+    if body is not ... and json_of(response) != body:
+        small.append("words")
+    grave = response.status_code not in statuses or ("words" in small and response.status_code < 400)
+    if grave or small:
+        wrong = Wrong(
             f"answered {describe(response, headers)} to {describe_request(response.request)}{case and f' ({case})'}.",
             f"answer {describe_expected(statuses, body, headers)}.",
         )
+        if grave or details is None:
+            raise wrong
+        details.update({name: str(wrong) for name in small if name not in details})
     return response
 
 
@@ -75,6 +86,69 @@ def ensure_logins_fail_alike_in_time(client: httpx.Client) -> None:
         f"takes {first * 1000:.1f} ms for a wrong password, but {second * 1000:.1f} ms for an unknown user.",
         "take about the same time: check the password against a hash that is nobody's.",
     )
+
+
+def ensure_others_are_answered_while_ten_log_in(client: httpx.Client) -> None:
+    """Compare the slowest GET beside ten logins with all of them together; raise Wrong if it takes half as long.
+
+    Machines are noisy, so it measures three times before it says so: in an event loop that stands still, a GET waits
+    for nearly all of the ten each time; on a busy machine for one after the other, so that few are answered meanwhile.
+    """
+    __tracebackhide__ = True
+    url, form = client.base_url, "username=alice&password=not+the+password"
+    head = f"POST /login HTTP/1.1\r\nHost: {url.netloc.decode()}\r\nContent-Type: application/x-www-form-urlencoded"
+    request = f"{head}\r\nContent-Length: {len(form)}\r\nConnection: close\r\n\r\n{form}".encode()
+    for _ in range(3):
+        with ExitStack() as opened:
+            logins = [
+                opened.enter_context(socket.create_connection((url.host, url.port or 80), timeout=10))
+                for _ in range(10)
+            ]
+            expect(client.get("/"), 200)
+            waits, begin = [0.0], time.perf_counter()
+            for login in logins:
+                login.sendall(request)
+            while logins:
+                sent = time.perf_counter()
+                expect(client.get("/"), 200)
+                waits.append(time.perf_counter() - sent)
+                answered, _, _ = select.select(logins, [], [], 0)
+                logins = [login for login in logins if login not in answered]
+            slowest, together = max(waits), time.perf_counter() - begin
+        if slowest < together / 2 and (len(waits) > 20 or slowest < 0.05):
+            return
+    raise Wrong(
+        f"answered a GET after {slowest * 1000:.0f} ms, beside ten logins that took {together * 1000:.0f} ms together.",
+        "check passwords where others need not wait: in a thread, one at a time.",
+    )
+
+
+def ensure_a_long_cookie_is_read_soon(client: httpx.Client, path: str) -> None:
+    """Raise Wrong if the app reads a cookie for seconds, in which it answers nobody: a hundredth of one is enough."""
+    __tracebackhide__ = True
+    begin = time.perf_counter()
+    expect(client.get(path, headers={"Cookie": f'a="{BACKSLASHES}"'}, timeout=60), range(200, 500))
+    took = time.perf_counter() - begin
+    ensure(took < 2, f"took {took:.1f} s to read a Cookie header of 64 kB.", "read no quoted cookies, or no long ones.")
+
+
+def ensure_it_stops_the_start(server: Server, setting: str, kind: str = "") -> None:
+    """Raise Wrong unless the start has failed with a plain sentence that says which setting is meant."""
+    __tracebackhide__ = True
+    code, case, said = server.wait_until_stopped(), kind and f"({kind}) ", server.log.strip()
+    ensure(code != 0, f"{case}exited as if all were well.", "exit with a code other than 0.")
+    word = next(word for word in ("key", "https", "denylist") if word in setting.lower())
+    ensure(word in said.lower(), f"{case}stopped with: {said}", f"say which setting is meant: {setting}.")
+    ensure("Traceback" not in said, f"{case}stopped with: {said}", "say it in one plain sentence.")
+
+
+def ensure_missing_keys_are_warned_of(server: Server, keys: int) -> None:
+    """Raise Wrong unless a line for each key, or one for all of them, warns of it and says what a restart ends."""
+    __tracebackhide__ = True
+    lines = [line for line in server.log.splitlines() if re.search("warn", line, re.I) and "key" in line.lower()]
+    fine = [line for line in lines if re.search("restart", line, re.I)]
+    enough = len(fine) >= keys or any(re.search("keys", line, re.I) for line in fine)
+    ensure(enough, f"printed: {server.log.strip()}", "warn of each missing key in a line, and say what a restart ends.")
 
 
 def ensure_random(ids: list[str], which: str) -> None:

@@ -139,20 +139,8 @@ def payload(raw: bytes) -> Callable[[Claims, str], str]:
 NESTED = b"[" * 1_000
 # Claims of types that the claim cannot have. None of them may be accepted, and none may be too much for the app.
 ODD_TIMES = ["null", "Infinity", "-Infinity", "NaN", "[]", "[4102444800, 4102444800]", "{}", '"soon"', '""']
-ODD_TEXTS = [
-    "null",
-    "[]",
-    "{}",
-    "true",
-    "7",
-    '""',
-    "Infinity",
-    '["{0}", "x"]',
-    '{{"{0}": 1}}',
-    '"x{0}"',
-    '"{0} "',
-    '"\\ud800"',
-]
+ODD_TEXTS = ["null", "[]", "{}", "true", "7", '""', "Infinity", '["{0}", "x"]', '{{"{0}": 1}}', '"x{0}"', '"{0} "']
+ODD_TEXTS += ['"\\ud800"']
 
 NO_ALGORITHMS: list[Any] = ["none", "None", "NONE", "nOnE", "HS256", "", None]
 OTHER_ALGORITHMS: list[Any] = ["none", "hs256", "HS384", "RS256", "ES256", "dir", "", None, 256, ["HS256"], {}]
@@ -201,7 +189,6 @@ BAD_TOKENS: dict[str, Callable[[Claims, str], str]] = {
     "with null as its header": lambda claims, key: sign(b"null", json.dumps(claims).encode(), key),
     "with text as its header": lambda claims, key: sign(b"hello", json.dumps(claims).encode(), key),
     "with a header nested a thousand deep": lambda claims, key: sign(NESTED, json.dumps(claims).encode(), key),
-    "with a header of many kilobytes": lambda claims, key: token(claims, key, header={"pad": "x" * 12_000}),
     **{
         f"with {name} as its payload": payload(raw)
         for name, raw in {
@@ -247,14 +234,6 @@ def signed_at(value: str, key: str) -> float:
     return moment.timestamp()
 
 
-def looks_signed(value: str) -> bool:
-    """Say whether a cookie has the form of Starlette's, whoever signed it."""
-    try:
-        return isinstance(json.loads(b64decode(value.strip('"').split(".")[0], validate=True)), dict)
-    except ValueError:
-        return False
-
-
 def aged(data: Any, seconds: int) -> Any:
     """Return session data as it was written some seconds ago: what is within a minute of now is a time."""
     now = time.time()
@@ -269,11 +248,12 @@ def is_near(value: Any, now: float, distance: float = 60) -> bool:
 
 
 def is_recent_text(value: Any) -> bool:
-    """Say whether this is a text in ISO 8601 for a time near now."""
+    """Say whether this is a text in ISO 8601 for a time near now, on a clock of whatever time zone."""
     try:
-        return abs(datetime.fromisoformat(value).timestamp() - time.time()) < 60
+        apart = datetime.fromisoformat(value).timestamp() - time.time()
     except (TypeError, ValueError):
         return False
+    return abs(apart) < 24 * 3600 and (apart + 60) % 900 < 120
 
 
 def replace(data: Any, is_it: Callable[[Any], bool], new: Callable[[Any], Any]) -> Any:

@@ -50,7 +50,7 @@ def test_visits_and_cart_do_not_get_in_each_others_way(client: httpx.Client) -> 
     expect(client.get("/cart"), 200, cart(tea=2))
 
 
-@pytest.mark.parametrize("value", [None, -7, "many", True, 1.5, float("nan"), [], {}], ids=repr)
+@pytest.mark.parametrize("value", [None, -7, "many", True, 1.5, [], {}], ids=repr)
 def test_a_number_of_visits_that_cannot_be_used_is_dropped(
     browser: Browser, client: httpx.Client, session_key: str, value: object
 ) -> None:
@@ -82,9 +82,12 @@ def test_the_session_shows_the_data_and_the_cookie_as_it_came(client: httpx.Clie
     """Otherwise a learner does not see that the browser holds it all."""
     add(client, "tea", 2)
 
-    answer = expect(client.get("/session"), 200, {"data": ANY, "cookie": client.cookies[SESSION_COOKIE]})
+    answer = expect(client.get("/session"), 200, {"data": ANY, "cookie": ANY})
 
-    ensure("tea" in str(answer.json()["data"]), f"showed {answer.text}.", "show what is remembered.")
+    data, cookie = answer.json()["data"], str(answer.json()["cookie"])
+    ensure("tea" in str(data), f"showed {answer.text}.", "show what is remembered.")
+    came = client.cookies[SESSION_COOKIE]
+    ensure(cookie.strip('"') == came.strip('"'), f"showed {cookie}.", f"show {came}, in quotes or not.")
 
 
 def test_a_spoiled_cookie_is_shown_as_it_came_without_data(browser: Browser) -> None:
@@ -124,10 +127,9 @@ def test_forgetting_without_a_cookie_is_no_error(client: httpx.Client) -> None:
     expect(client.delete("/session"), 204)
 
 
-def test_a_copy_of_the_cookie_made_before_still_works(browser: Browser, client: httpx.Client, session_key: str) -> None:
+def test_a_copy_of_the_cookie_made_before_still_works(browser: Browser, client: httpx.Client) -> None:
     """Otherwise it is not the browser that holds the data: a signed cookie cannot be made to forget."""
     add(client, "tea", 2)
-    session_data(client, SESSION_COOKIE, session_key)
     copy = browser(client.cookies)
 
     client.delete("/session")

@@ -16,8 +16,10 @@ from tests.cart_and_cookie import *  # noqa: F403 - what steps 2 and 3 have in c
 from tests.cart_and_cookie import (
     ELSEWHERE,
     EMPTY,
+    ODD_KEY,
     ODD_VALUES,
     PRICES,
+    STARTED_EARLY,
     add,
     cart,
     cookies_set,
@@ -27,7 +29,13 @@ from tests.cart_and_cookie import (
     session_data,
 )
 from tests.conftest import Browser, Launch
-from tests.expect import ensure, ensure_logins_fail_alike_in_time, ensure_random, expect
+from tests.expect import (
+    ensure,
+    ensure_logins_fail_alike_in_time,
+    ensure_others_are_answered_while_ten_log_in,
+    ensure_random,
+    expect,
+)
 from tests.server import Server, free_port
 
 STEP = "step03_combined"
@@ -36,6 +44,7 @@ TOKEN_COOKIE = "step03_token"
 SESSION_SECONDS = 900
 LOGIN_SECONDS = 3600
 KEYS = ["JWT_SECRET_KEY", "SESSION_SECRET_KEY"]
+STARTED_EARLY = [*STARTED_EARLY, "servers_without_jwt_key", "servers_without_denylist"]
 BAD_SETTINGS = {
     "an empty JWT key": {"JWT_SECRET_KEY": ""},
     "a JWT key of 31 bytes": {"JWT_SECRET_KEY": "0123456789012345678901234567890"},
@@ -156,28 +165,17 @@ def test_a_wrong_login_is_refused_in_the_same_words_and_changes_nothing(
     expect(client.get("/cart"), 200, cart(tea=2))
 
 
-def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
-    """Otherwise a stranger finds out who has an account here, with a stopwatch."""
-    ensure_logins_fail_alike_in_time(client)
+FORMS = [{}, {"username": "alice"}, {"password": "correct-horse"}, {"grant_type": "correct-horse"}]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        {},
-        {"username": "alice"},
-        {"password": "correct-horse"},
-        {"grant_type": "correct-horse"},
-        ALICE | {"password": ""},
-        ALICE | {"username": ""},
-    ],
-)
+@pytest.mark.parametrize("form", [*FORMS, ALICE | {"password": ""}, ALICE | {"username": ""}])
 def test_a_form_of_the_wrong_shape_is_refused_and_not_echoed(client: httpx.Client, form: dict[str, str]) -> None:
     """Otherwise a mistyped form puts the password into logs, or lets nobody in as somebody."""
     answer = expect(client.post("/login", data=form), (401, 422) if "" in form.values() else 422)
 
-    for missing in {"username", "password"} - set(form):
-        ensure(missing in answer.text, f"did not say that {missing} is missing: {answer.text}", "say where and what.")
+    missing = {"username", "password"} - set(form)
+    named = not missing or any(field in answer.text for field in missing)
+    ensure(named, f"did not say that {missing} is missing: {answer.text}", "say where and what.")
     ensure("correct-horse" not in answer.text, f"echoed what came: {answer.text}", "never repeat a value.")
 
 
@@ -212,22 +210,27 @@ def test_the_token_is_signed_and_says_which_login_this_is(client: httpx.Client, 
     ensure(forge.is_signed_by(token, jwt_key), f"signed {token}.", "sign with JWT_SECRET_KEY, taken as UTF-8 bytes.")
 
 
-def test_the_jwt_key_is_taken_as_bytes_whatever_it_looks_like(start: Launch, browser: Browser) -> None:
+def test_the_jwt_key_is_taken_as_bytes_whatever_it_looks_like(odd_server: Server, browser: Browser) -> None:
     """Otherwise the app signs with something else than you think: a part of the key, or what it decodes to."""
-    key = '["a", "b", "this is 32 bytes and more"]'
-    client = log_in(browser(to=start(JWT_SECRET_KEY=key).wait_until_ready()))
+    client = log_in(browser(to=odd_server))
 
-    ensure(forge.is_signed_by(token_of(client), key), f"did not sign with the key {key}.", "take its bytes.")
+    ensure(forge.is_signed_by(token_of(client), ODD_KEY), f"did not sign with the key {ODD_KEY}.", "take its bytes.")
     expect(client.get("/me"), 200, IS_ALICE)
 
 
-def test_a_jwt_key_that_is_not_set_is_made_up_anew(start: Launch, browser: Browser) -> None:
+@pytest.fixture(scope="module")
+def servers_without_jwt_key(start: Launch) -> list[Server]:
+    """Two servers that have only the key for session data."""
+    return [start(JWT_SECRET_KEY=None) for _ in range(2)]
+
+
+def test_a_jwt_key_that_is_not_set_is_made_up_anew(servers_without_jwt_key: list[Server], browser: Browser) -> None:
     """Otherwise the key stands in the source, where everyone can read it."""
-    one, other = [start(JWT_SECRET_KEY=None) for _ in range(2)]
-    client = log_in(browser(to=one.wait_until_ready()))
+    one, other = servers_without_jwt_key
+    client = log_in(browser(to=one))
 
     expect(client.get("/me"), 200, IS_ALICE)
-    expect(browser(client.cookies, other.wait_until_ready()).get("/me"), 401)
+    expect(browser(client.cookies, other).get("/me"), 401)
 
 
 def test_each_login_has_a_jti_of_its_own_that_nobody_guesses(browser: Browser) -> None:
@@ -235,11 +238,11 @@ def test_each_login_has_a_jti_of_its_own_that_nobody_guesses(browser: Browser) -
     jtis = [jti_of(log_in(browser())) for _ in range(4)]
 
     ensure_random(jtis, "four logins")
-    uuid4 = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?4[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}", re.IGNORECASE)
     every = "".join(jtis)  # how many bits a character has shows in which characters come
-    bits = 3.3 if every.isdigit() else 4 if re.fullmatch("[0-9a-fA-F-]+", every) else 6.5
-    enough = all(len(jti) * bits >= 128 and not uuid4.fullmatch(jti) for jti in jtis)
-    ensure(enough, f"gave the jtis {jtis}.", "take 128 random bits or more (uuid4 has 122): secrets.token_urlsafe(16).")
+    kinds = {"[0-9]+": 3.3, "[0-9a-fA-F-]+": 4, r"[\w-]+": 6}
+    bits = next((bits for kind, bits in kinds.items() if re.fullmatch(kind, every)), 6.5)
+    enough = all(len(jti) * bits >= 120 for jti in jtis)
+    ensure(enough, f"gave the jtis {jtis}.", "take 120 random bits or more: secrets.token_urlsafe(16).")
 
 
 @pytest.mark.parametrize("kind", forge.BAD_TOKENS)
@@ -251,12 +254,9 @@ def test_a_token_that_is_not_acceptable_is_refused_beside_its_own_session_data(
 
     forger = browser(alices | {TOKEN_COOKIE: token})
 
-    # Some servers refuse a header of 12 kilobytes before any app sees it.
-    too_long = (400, 431) if len(token) > 8_000 else ()
-    expect(forger.get("/me"), (401, *too_long), case=f"a token {kind}")
-    if not too_long:
-        expect(forger.get("/cart"), 200, EMPTY)
-        expect(forger.post("/checkout"), 401)
+    expect(forger.get("/me"), 401, case=f"a token {kind}")
+    expect(forger.get("/cart"), 200, EMPTY, case=f"a token {kind}")
+    expect(forger.post("/checkout"), 401, case=f"a token {kind}")
 
 
 @pytest.mark.parametrize("raw", ["null", "7", "true", "[]", "{}", '""', '["{jti}"]'])
@@ -359,7 +359,7 @@ def test_a_token_with_the_session_data_of_another_login_is_not_logged_in(
         expect(mixed.get("/me"), 401)
         expect(mixed.get("/cart"), 200, EMPTY)
         expect(mixed.post("/checkout"), 401)
-        expect(mixed.get("/session"), 200, {"claims": ANY, "data": {}})
+        expect(mixed.get("/session"), 200, {"claims": None, "data": {}})
 
 
 def test_a_token_with_the_session_data_of_a_visitor_is_not_logged_in(browser: Browser, client: httpx.Client) -> None:
@@ -371,6 +371,7 @@ def test_a_token_with_the_session_data_of_a_visitor_is_not_logged_in(browser: Br
 
     expect(mixed.get("/me"), 401)
     expect(mixed.post("/checkout"), 401)
+    expect(mixed.get("/session"), 200, {"claims": None, "data": ANY})
 
 
 def test_what_is_added_beside_a_strangers_session_data_starts_an_empty_cart(
@@ -439,6 +440,7 @@ def test_an_internal_field_that_cannot_be_used_does_not_cost_the_cart(
         path
         for path, found in forge.places(data)
         if found not in (7, PRICES["tea"]) and not re.search(f"tea|alice|{jti_of(client)}", f"{path} {found}", re.I)
+        if forge.aged(found, 9) == found  # a time that cannot be read may count as over-age
     ]
 
     for path in about_the_login:
@@ -456,11 +458,26 @@ def test_a_login_takes_over_the_cart_of_a_visitor_who_was_nobody_yet(client: htt
     expect(log_in(client).get("/cart"), 200, cart(tea=2))
 
 
-def test_a_second_login_of_the_same_user_keeps_the_cart(client: httpx.Client) -> None:
-    """Otherwise a second click on the button costs the user the cart."""
+def test_a_second_login_brings_back_no_cart_that_was_ordered(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise the same cart is ordered as often as someone logs in with a copy of the old cookies."""
     add(log_in(client), "tea", 2)
+    copy = browser(client.cookies)
+    expect(client.post("/checkout"), 201)
 
-    expect(log_in(client).get("/cart"), 200, cart(tea=2))
+    expect(log_in(copy).get("/cart"), 200)
+
+    expect(copy.post("/checkout"), 409)
+
+
+def test_a_cart_that_a_second_login_took_over_is_ordered_once(browser: Browser, client: httpx.Client) -> None:
+    """Otherwise the cart is ordered by the second login, and once more by a copy of the first one's cookies."""
+    add(log_in(client), "tea", 2)
+    copies = [browser(client.cookies) for _ in range(2)]
+
+    log_in(client)
+
+    statuses = [one.post("/checkout").status_code for one in (client, copies[0], log_in(copies[1]))]
+    ensure(statuses.count(201) <= 1, f"answered {statuses} to three checkouts of one cart.", "order it once at most.")
 
 
 def test_a_login_does_not_take_over_the_cart_of_another_user(client: httpx.Client) -> None:
@@ -519,7 +536,7 @@ def test_after_logout_copies_of_both_cookies_are_worth_nothing(browser: Browser,
     expect(browser(copy).get("/me"), 401)
     expect(browser(copy).get("/cart"), 200, EMPTY)
     expect(browser(copy).post("/checkout"), 401)
-    expect(browser(copy).get("/session"), 200, {"claims": ANY, "data": {}})
+    expect(browser(copy).get("/session"), 200, {"claims": None, "data": {}})
     expect(browser(copy).delete("/cart/tea"), 404)
     expect(add(browser(copy), "espresso", 1), 200, cart(espresso=1))
 
@@ -547,10 +564,10 @@ def test_logout_works_with_or_without_a_login_and_again(client: httpx.Client) ->
 
 @pytest.mark.parametrize("path", ["/logout", "/login", "/checkout"])
 def test_a_get_neither_logs_in_nor_out_nor_orders(client: httpx.Client, path: str) -> None:
-    """Otherwise a link, or a browser that loads pages in advance, logs Alice out."""
+    """Otherwise a link, or a browser that loads pages in advance, logs Alice out, or in as somebody else."""
     add(log_in(client), "tea", 2)
 
-    expect(client.get(path, params=BOB), range(400, 500), headers={"Set-Cookie": None})
+    expect(client.get(path, params=BOB), range(200, 500), headers={"Set-Cookie": None})
 
     expect(client.get("/me"), 200, IS_ALICE)
     expect(client.get("/cart"), 200, cart(tea=2))
@@ -740,6 +757,20 @@ def test_without_a_login_nothing_is_ordered(client: httpx.Client) -> None:
     expect(client.get("/cart"), 200, cart(tea=2))
 
 
+def test_the_client_chooses_no_order_id(client: httpx.Client) -> None:
+    """Otherwise a browser that sends another id each time orders the same cart again and again, or names its price."""
+    mine: dict[str, Any] = {"order_id": "mine", "username": "bob", "items": {"tea": 1}, "total_cents": 1}
+    add(log_in(client), "tea", 2)
+
+    ids = {"Idempotency-Key": "mine", "X-Request-ID": "mine"}
+    answer = client.post("/checkout", json=mine, params=mine, headers=ids)
+    if answer.status_code in (400, 415, 422):  # an app that takes no body may say so
+        answer = client.post("/checkout", headers=ids)
+
+    expect(answer, 201, {"order_id": ANY, "username": "alice", **cart(tea=2)})
+    ensure("mine" not in answer.text, f"answered {answer.text}.", "make the id at login; take none from the client.")
+
+
 def test_an_empty_cart_is_not_ordered(client: httpx.Client) -> None:
     """Otherwise a second click orders nothing, and calls the kitchen."""
     expect(log_in(client).post("/checkout"), 409, {"detail": ANY})
@@ -833,8 +864,7 @@ def silent_redis() -> Iterator[str]:
 def servers_without_denylist(start: Launch, silent_redis: str) -> dict[str, Server]:
     """Two servers that cannot ask their denylist; being out of reach does not stop the start."""
     urls = {"refuses": f"redis://127.0.0.1:{free_port()}/0", "is silent": silent_redis}
-    servers = {kind: start(DENYLIST_URL=url) for kind, url in urls.items()}
-    return {kind: server.wait_until_ready() for kind, server in servers.items()}
+    return {kind: start(DENYLIST_URL=url) for kind, url in urls.items()}
 
 
 REQUESTS = [("GET", "/me"), ("GET", "/cart"), ("POST", "/cart"), ("DELETE", "/cart/tea"), ("POST", "/checkout")]
@@ -920,3 +950,16 @@ def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(https_se
     ensure(set(gone) == names, f"expired {list(gone)}.", f"expire {names}.")
     for cookie in gone.values():
         ensure(cookie["secure"], "expired a cookie without Secure.", "repeat Secure: browsers refuse it otherwise.")
+
+
+# Times that are compared: at the end, when no server is starting any more
+
+
+def test_an_unknown_user_is_refused_after_about_the_same_time(client: httpx.Client) -> None:
+    """Otherwise a stranger finds out who has an account here, with a stopwatch."""
+    ensure_logins_fail_alike_in_time(client)
+
+
+def test_a_login_keeps_nobody_else_waiting(client: httpx.Client) -> None:
+    """Otherwise a few logins hold up everybody: checking a password takes a core for a while, on purpose."""
+    ensure_others_are_answered_while_ten_log_in(client)

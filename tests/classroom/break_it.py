@@ -7,7 +7,6 @@ make mistakes    proves the bank: each mistake turns the tests red that it names
 import argparse
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from tests.classroom.judge import judge
 from tests.classroom.progress import Progress
 from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
-from tests.server import SETTINGS
+from tests.server import SETTINGS, Server
 
 # The app starts and answers: it stays green in every mistake that does not name it
 CONTROL = "test_the_page_is_there"
@@ -114,12 +113,8 @@ def put_into_my(step: str, name: str) -> Path:
 
 def run(folder: Path, port: str) -> int:
     """Run the app in a folder of my/ until it is stopped, without keys: it makes up its own."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", int(port)))
-        except (OSError, ValueError, OverflowError):
-            raise SystemExit(f"Port {port} cannot be used, perhaps something else uses it: add PORT=8001.") from None
+    if Server(f"http://127.0.0.1:{port}").answers():
+        raise SystemExit(f"Port {port} is taken: something else listens there. Choose another, PORT=8001 for instance.")
     settings = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     watched = folder.relative_to(ROOT).as_posix()
     command = ["uvicorn", f"my.{folder.name}.main:app", "--port", port, "--reload", "--reload-dir", watched]

@@ -1,29 +1,32 @@
 """Grade one app, or a class.
 
 make grade        says what holds and what does not, in the order in which one would write it, and what to do first
-make grade-all    grades each subfolder of a folder, two at a time: a table, results.csv, results.json, HTML reports
+make grade-all    grades each submission in a folder, two at a time: a table, results.csv, HTML reports
 The objectives and their points are in objectives/, a file per step.
 """
 
 import argparse
-import csv
-import json
+import contextlib
 import re
-import shutil
 import sys
 import tempfile
+import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.classroom import report, write_it
-from tests.classroom.judge import Judgement, Outcome, judge
+from tests.classroom.handed_in import find_app, look_at, printable, unpack
+from tests.classroom.judge import Judgement, Outcome, judge, stop_all
 from tests.classroom.progress import Progress
-from tests.classroom.steps import HERE, MY, ROOT, STEPS
+from tests.classroom.results import Results
+from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
 
-NOT_HANDED_IN = shutil.ignore_patterns(".git", ".venv", "venv", "__pycache__", ".env", "*.sqlite3*")
+# It gave what it should have refused: another answer (a server error, too) opens no door
+LETS_IN = re.compile(
+    r"Your app (answered 2\d\d .*\nIt should answer (4\d\d|200 \{\"items\": \{\}|200 \{\"claims\": )|took a cookie)"
+)
 
 
 @dataclass
@@ -34,9 +37,10 @@ class Objective:
     title: str
     points: int
     read: str
-    tests: list[str]
-    needs: list[str] = field(default_factory=list)  # it counts only if these hold too
-    write: str = ""  # the function of the step that it is mostly about
+    tests: list[str]  # functions, beginnings of names in brackets, or details (a header, words): they share the points
+    needs: list[str] = field(default_factory=list)  # tests, of which one must hold: a right request works
+    cap: int = 100  # where it lets someone in who must not: the most that the grade can be
+    otherwise: str = ""  # what follows where a detail is wrong
 
 
 @dataclass
@@ -44,19 +48,41 @@ class Mark:
     """What an app got for an objective."""
 
     objective: Objective
-    state: str  # reached; missed; waits (its tests hold, but not those of what it needs); not judged
-    outcomes: list[Outcome]  # of its tests, in its order
-    waits_for: list[str]  # titles of what it needs and what does not hold
+    entries: dict[str, list[Outcome]]  # of each of its tests
+    works: bool  # one of the tests that it needs holds
+    complete: bool  # every test has run: a detail of which nothing was said is right
+
+    def state_of(self, entry: str) -> str:
+        """Say whether a test, or a group of them, is reached, missed, not judged, or waits for a right request."""
+        kinds = {outcome.outcome for outcome in self.entries[entry]}
+        if "failed" in kinds or (not kinds and (entry.startswith("test_") or not self.complete)):
+            return "missed"
+        return "waits" if not self.works else "not judged" if kinds == {"skipped"} else "reached"
+
+    def share(self, state: str) -> float:
+        """Return the points of the tests in this state."""
+        return self.objective.points * [*map(self.state_of, self.entries)].count(state) / len(self.entries)
 
     @property
-    def points(self) -> int:
-        """All of the objective's points, or none."""
-        return self.objective.points if self.state == "reached" else 0
+    def state(self) -> str:
+        """The objective's own: that of its tests, if they agree."""
+        states = {self.state_of(entry) for entry in self.entries}
+        return states.pop() if len(states) == 1 else "missed" if "missed" in states else "in part"
+
+    @property
+    def lost(self) -> bool:
+        """Whether points are missing."""
+        return self.share("missed") + self.share("waits") > 0
 
     @property
     def failed(self) -> list[Outcome]:
         """What went wrong, first things first."""
-        return [outcome for outcome in self.outcomes if outcome.outcome == "failed"]
+        return [outcome for some in self.entries.values() for outcome in some if outcome.outcome == "failed"]
+
+    @property
+    def lets_in(self) -> bool:
+        """Whether it lets someone in who must not be."""
+        return self.objective.cap < 100 and any(LETS_IN.match(outcome.message) for outcome in self.failed)
 
 
 @dataclass
@@ -66,28 +92,60 @@ class Grade:
     name: str
     marks: list[Mark]
     problem: str = ""  # why the tests did not run, or not to the end
+    look_at: list[str] = field(default_factory=list)  # lines that no test can judge
+
+    @property
+    def doors(self) -> list[Mark]:
+        """The objectives that let someone in."""
+        return [mark for mark in self.marks if mark.lets_in]
+
+    @property
+    def cap(self) -> int:
+        """The most that the grade can be."""
+        caps = [mark.objective.cap for mark in self.doors]
+        return min([100, *caps] if len(caps) < 2 else [40, *caps])
 
     @property
     def points(self) -> int:
-        """The points that were reached."""
-        return sum(mark.points for mark in self.marks)
+        """The points that were reached: those of what could not be judged are not among them."""
+        return round(min(sum(mark.share("reached") for mark in self.marks), self.cap * self.possible / 100))
 
     @property
     def possible(self) -> int:
         """The points that could be reached: what could not be judged costs nothing."""
-        return sum(mark.objective.points for mark in self.marks if mark.state != "not judged")
+        return round(100 - sum(mark.share("not judged") for mark in self.marks))
+
+    @property
+    def first(self) -> Mark | None:
+        """What to repair first: that a right request works; then what lets someone in."""
+        broken = [mark for mark in self.marks if mark.failed]
+        basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
+        return next(iter([*(basic if len(basic) > 2 else []), *self.doors, *broken]), None)
 
 
 def load(step: str) -> list[Objective]:
-    """Return the objectives of a step, in order."""
-    text = (HERE / "objectives" / f"{step}.toml").read_text(encoding="utf-8")
-    return [Objective(name, **fields) for name, fields in tomllib.loads(text).items()]
+    """Return the objectives of a step, in order; exits with a sentence if they cannot be graded by."""
+    file = HERE / "objectives" / f"{step}.toml"
+    try:
+        objectives = [Objective(name, **fields) for name, fields in tomllib.loads(file.read_text("utf-8")).items()]
+    except (TypeError, tomllib.TOMLDecodeError) as error:  # TypeError: a field that is missing, or mistyped
+        raise SystemExit(f"{file.name}: {str(error).removeprefix('Objective.__init__() ')}.") from None
+    entries, names = [entry for o in objectives for entry in o.tests], names_of_tests(step)
+    wrong = [f"{entry} stands there twice" for entry in {e for e in entries if entries.count(e) > 1}]
+    wrong += [f"{name} has no objective" for name in names if not entry_of(name, entries)]
+    named = {entry.partition("[")[0] for entry in [*entries, *(need for o in objectives for need in o.needs)]}
+    wrong += [f"there is no {name}" for name in named if name.startswith("test_") and name not in names]
+    if sum(objective.points for objective in objectives) != 100:
+        wrong.append(f"the points add up to {sum(objective.points for objective in objectives)}, not to 100")
+    if wrong:
+        raise SystemExit(f"{file.name}: " + "; ".join(sorted(wrong)) + ".")
+    return objectives
 
 
 def entry_of(test: str, entries: list[str]) -> str:
-    """Return the longest entry that names the test, "" if none does."""
+    """Return the longest entry that names the test, "" if none does; of a mere function, any of its parameters'."""
     fitting = [e for e in entries if test == e or test.startswith(e if "[" in e else f"{e}[")]
-    return max(fitting, key=len, default="")
+    return max(fitting or [e for e in entries if e.partition("[")[0] == test], key=len, default="")
 
 
 def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
@@ -95,192 +153,185 @@ def mark_all(objectives: list[Objective], judgement: Judgement) -> list[Mark]:
     entries = [entry for objective in objectives for entry in objective.tests]
     found: dict[str, list[Outcome]] = {entry: [] for entry in entries}
     for outcome in judgement.outcomes:
-        entry = entry_of(outcome.test, entries)
-        if not entry:
-            raise SystemExit(f"{outcome.test} belongs to no objective: name it in tests/classroom/objectives.")
-        found[entry].append(outcome)
-    outcomes = {o.name: [outcome for entry in o.tests for outcome in found[entry]] for o in objectives}
-    complete = {o.name: all(found[entry] for entry in o.tests) for o in objectives}
-    holds = {
-        name: complete[name] and {"passed"} <= {o.outcome for o in some} <= {"passed", "skipped"}
-        for name, some in outcomes.items()
-    }
-    marks = []
-    for objective in objectives:
-        waits_for = [other.title for other in objectives if other.name in objective.needs and not holds[other.name]]
-        skipped = {outcome.outcome for outcome in outcomes[objective.name]} == {"skipped"}
-        if skipped and complete[objective.name] and not waits_for:
-            state = "not judged"
-        elif not holds[objective.name] and not (skipped and waits_for):
-            state = "missed"
-        else:
-            state = "waits" if waits_for else "reached"
-        marks.append(Mark(objective, state, outcomes[objective.name], waits_for))
-    return marks
+        found.setdefault(entry_of(outcome.test, entries), []).append(outcome)
+    passed = {name for o in judgement.outcomes if o.outcome == "passed" for name in (o.test, o.function)}
+    complete = bool(judgement.outcomes) and not judgement.problem
+    return [
+        Mark(o, {entry: found[entry] for entry in o.tests}, not o.needs or bool(passed & set(o.needs)), complete)
+        for o in objectives
+    ]
 
 
 # One app
 
 
 def grade_app(step: str, app: str, hint: int, function: str) -> int:
-    """Print what holds and what does not; return 0 if all does."""
-    print(f"Running the tests of {step} on {app} ...\n", flush=True)
-    judgement = judge(step, ROOT, app=app)
-    grade = Grade(app, mark_all(load(step), judgement), judgement.problem)
-    words = {"reached": "holds", "missed": "not yet", "waits": "waits", "not judged": "not judged"}
+    """Print what holds and what does not; return 0 if all does. The app is module:attribute, a folder or a URL."""
+    objectives, url = load(step), app if app.startswith(("http://", "https://")) else ""
+    found = find_app(Path(app)) if Path(app).is_dir() else {"folder": ROOT, "app": "" if url else app}
+    with Progress(0) as progress:
+
+        def tell(done: int, total: int) -> None:
+            progress.finished, progress.total = done - 1, total
+            progress.done("") if sys.stderr.isatty() else None
+
+        judgement = judge(step, **found, url=url, tell=tell)
+    grade = Grade(app, mark_all(objectives, judgement), judgement.problem)
     for mark in grade.marks:
-        print(f"{words[mark.state]:11} {mark.points:3} of {mark.objective.points:2}  {mark.objective.title}")
-    print(f"{'':11} {grade.points:3} of {grade.possible}\n")
+        print(f"{mark.state:10} {mark.share('reached'):5.1f} of {mark.objective.points:2}  {mark.objective.title}")
+    print(f"{'':10} {grade.points:5} of {grade.possible}\n")
+    for mark in grade.doors:
+        print(f"It lets in who must not be: {mark.objective.title}. So it is at most {grade.cap}.")
     if grade.problem:
-        print(grade.problem)
-    first = next((mark for mark in grade.marks if mark.failed), None)
-    if first and not grade.problem:
-        print(f"First: {first.objective.title}. ({report.in_words(first.failed[0].test)})\n")
-        print(f"{first.failed[0].message}\n\nRead: {first.objective.read}")
+        print(printable(grade.problem))
+    if grade.first and not grade.problem:
+        print(f"First: {grade.first.objective.title}. ({report.in_words(grade.first.failed[0].test)})\n")
+        print(
+            f"{printable(report.explained(grade.first, grade.first.failed[0]))}\n\nRead: {grade.first.objective.read}"
+        )
     elif grade.points == grade.possible:
         print("All of it holds.")
-    print_hints(step, app, first, hint, function)
+    if not url:
+        print_hints(step, Path(app) if Path(app).is_dir() else file_of(app), grade, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
 
-def print_hints(step: str, app: str, first: Mark | None, hint: int, function: str = "") -> None:
+def file_of(app: str) -> Path:
+    """Return the folder where an app's module is."""
+    return (ROOT / app.partition(":")[0].replace(".", "/")).parent
+
+
+def print_hints(step: str, folder: Path, grade: Grade, hint: int, function: str = "") -> None:
     """Print what is still to be written, and the hints up to the one that was asked for."""
-    file = ROOT / (app.partition(":")[0].replace(".", "/") + ".py")
-    tasks = {task.name: task for task in write_it.load(step)}
-    try:
-        code = file.read_text(encoding="utf-8")
-        open_tasks = [task for task in tasks.values() if not write_it.is_written(code, task)]
-    except (OSError, SyntaxError):
-        open_tasks = []
+    code = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in folder.glob("*.py")}
+    open_tasks = write_it.not_written(step, code)
     if open_tasks:
         print(f"Not written yet: {', '.join(task.name for task in open_tasks)}.")
-    task = open_tasks[0] if open_tasks else tasks.get(first.objective.write) if first else None
-    task = tasks.get(function, task)
+    first = grade.first.failed[0] if grade.first else None
+    task, slip = write_it.hint_for(step, code, first, function) if first or open_tasks or function else (None, "")
+    print(f"\n{slip}" if slip else "")
     if task and hint:
         for number, text in enumerate(task.hints[:hint], 1):
-            print(f"\nHint {number} of {len(task.hints)} for {task.name}: {text}")
+            print(f"Hint {number} of {len(task.hints)} for {task.name}: {text}\n")
     elif task:
-        print(f"A hint for {task.name}: add HINT=1 (for another function: FUNCTION={'|'.join(tasks)})")
+        print(f"A hint for {task.name}: add HINT=1 (for another function: FUNCTION=its name)")
+
+
+def grade_at_each_save(step: str, app: str, hint: int, function: str) -> None:
+    """Grade, and grade again whenever a file of the app is saved."""
+    from watchfiles import watch  # comes with uvicorn[standard], which not every environment has
+
+    folder = Path(app) if Path(app).is_dir() else file_of(app)
+    with contextlib.suppress(KeyboardInterrupt):
+        grade_app(step, app, hint, function)
+        for _ in watch(folder):
+            print("\n" + "-" * 80)
+            grade_app(step, app, hint, function)
 
 
 # A class
 
 
-def find_app(folder: Path) -> dict[str, Any]:
-    """Return how to start what was handed in, as arguments of judge; SystemExit in words if it cannot be told."""
-    settings = folder / "grade.toml"
-    if settings.is_file():
-        try:
-            entries = tomllib.loads(settings.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SystemExit(f"grade.toml cannot be read: {error}.") from None
-        for key in ("app", "command"):
-            if isinstance(entries.get(key), str):
-                return {"folder": folder, key: entries[key]}
-        raise SystemExit('grade.toml must say app = "module:attribute" or command = "... {port}".')
-    mains = [folder / "main.py"] if (folder / "main.py").is_file() else sorted(folder.glob("*/main.py"))
-    if len(mains) != 1:
-        raise SystemExit("There is no main.py, or more than one, and no grade.toml that says what to start.")
-    package = mains[0].parent
-    # `from .denylist import ...` works in a package only
-    if package == folder and not re.search(r"^from \.", mains[0].read_text("utf-8", "replace"), re.MULTILINE):
-        return {"folder": folder, "app": "main:app"}
-    return {"folder": package.parent, "app": f"{package.name}.main:app"}
-
-
-def grade_submission(step: str, submission: Path, seconds: float) -> Grade:
-    """Judge a copy of what was handed in. Whatever goes wrong is this grade's problem, and no other's."""
-    judgement = Judgement([])
+def grade_submission(step: str, submission: Path, seconds: float) -> tuple[Judgement, list[str]]:
+    """Judge a copy of what was handed in. Whatever goes wrong is its own problem; and list what to look at."""
+    judgement, lines = Judgement(), list[str]()
     with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as scratch:
-        copy = Path(scratch, "submission")
         try:
-            shutil.copytree(submission, copy, symlinks=True, ignore=NOT_HANDED_IN)
+            copy = unpack(submission, Path(scratch, "submission"))
+            lines = look_at(step, copy)
             judgement = judge(step, **find_app(copy), seconds=seconds)
         except SystemExit as error:
             judgement.problem = str(error)
         except Exception as error:  # whatever this one has come up with, the others must be graded
             judgement.problem = f"It could not be graded: {error}"
-    problem = judgement.problem.replace(f"{scratch}/", "")
-    return Grade(submission.name, mark_all(load(step), judgement), problem)
+    judgement.problem = judgement.problem.replace(f"{scratch}/", "")
+    return judgement, lines
 
 
-def grade_class(step: str, submissions: Path, results: Path, seconds: float) -> list[Grade]:
-    """Grade all subfolders, two at a time, and write the results."""
-    folders = sorted(f for f in submissions.iterdir() if f.is_dir() and not f.name.startswith("."))
-    if not folders:
-        raise SystemExit(f"There are no folders in {submissions}.")
-    grades: dict[str, Grade] = {}
-    with Progress(len(folders)) as progress, ThreadPoolExecutor(2) as pool:
-        running = {pool.submit(grade_submission, step, folder, seconds): folder.name for folder in folders}
-        for done in as_completed(running):
-            grades[running[done]] = done.result()
-            progress.done(running[done])
-    in_order = [grades[folder.name] for folder in folders]
-    write_results(step, in_order, results)
+def grade_class(step: str, submissions: Path, folder: Path, seconds: float = 300) -> list[Grade]:
+    """Grade all in a folder, two at a time; each result is written when it is there, and not made twice."""
+    objectives = load(step)
+    handed_in = sorted(f for f in submissions.iterdir() if not f.name.startswith((".", "__MACOSX")))
+    if not handed_in:
+        raise SystemExit(f"There is nothing in {submissions}.")
+    results = Results.open(folder, step, submissions)
+    grades, begin = dict[str, Grade](), time.monotonic()
+
+    def keep(file: Path, judgement: Judgement, lines: list[str]) -> Grade:
+        grades[file.name] = Grade(file.name, mark_all(objectives, judgement), judgement.problem, lines)
+        return grades[file.name]
+
+    todo = []
+    for file in handed_in:
+        kept = results.get(file)
+        keep(file, *kept) if kept else todo.append(file)
+    if grades and todo:
+        print(f"Going on where the last run stopped: {len(grades)} of {len(handed_in)} are graded.")
+    pool = ThreadPoolExecutor(2)
+    try:
+        with Progress(len(todo)) as progress:
+            running = {pool.submit(grade_submission, step, file, seconds): file for file in todo}
+            for number, done in enumerate(as_completed(running), 1):
+                file = running[done]
+                results.put(file, *done.result())
+                grade = keep(file, *done.result())
+                results.write(step, grade, grades.values())
+                left = (time.monotonic() - begin) / number * (len(todo) - number) / 60
+                progress.done(f"{printable(file.name)}: {grade.points} points, {left:.0f} min left")
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_all()
+        raise SystemExit(
+            f"\nStopped. {len(grades)} of {len(handed_in)} are in {folder}; the same command goes on."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    in_order = [grades[file.name] for file in handed_in]
+    results.finish(step, in_order)
     return in_order
 
 
-def write_results(step: str, grades: list[Grade], results: Path) -> None:
-    """Write results.csv, results.json and a report for each submission."""
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "results.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["submission", "points", "of", *[o.name for o in load(step)], "problem"])
-        for grade in grades:
-            each = [mark.points if mark.state != "not judged" else "" for mark in grade.marks]
-            row = [grade.name, grade.points, grade.possible, *each, in_a_line(grade.problem)]
-            table.writerow([text_only(cell) for cell in row])
-    everything = [
-        {"submission": grade.name, "points": grade.points, "of": grade.possible, "problem": grade.problem}
-        | {"objectives": [asdict(mark) | {"points": mark.points} for mark in grade.marks]}
-        for grade in grades
-    ]
-    (results / "results.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    for number, grade in enumerate(grades, 1):
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", grade.name)[:60]
-        (results / f"{number:03}_{name}.html").write_text(report.page(step, grade), encoding="utf-8")
-
-
-def text_only(cell: str | int) -> str | int:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
-
-
-def in_a_line(problem: str) -> str:
-    """Return a problem's first line, and of a log that follows the last one, which says why."""
-    lines = [line for line in problem.splitlines() if line.strip()]
-    return " ".join([lines[0], lines[-1].strip()]) if len(lines) > 1 else problem
-
-
 def print_table(grades: list[Grade]) -> None:
-    """Print a line for each submission: its points, and what is missing."""
-    width = max(len(grade.name) for grade in grades)
+    """Print a line for each submission: its points, and what is missing; then what the class missed most."""
+    width = max(len(printable(grade.name)) for grade in grades)
     for grade in grades:
-        missing = ", ".join(mark.objective.name for mark in grade.marks if mark.state in ("missed", "waits"))
-        why = in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
-        print(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {why}")
+        missing = ", ".join(mark.objective.name for mark in grade.marks if mark.lost)
+        why = report.in_a_line(grade.problem) or (f"missing: {missing}" if missing else "all of it holds")
+        flag = "LOOK: " + grade.look_at[0] + "; " if grade.look_at else ""
+        print(printable(f"{grade.name:{width}}  {grade.points:3} of {grade.possible:3}  {flag}{why}"))
+    missed = {m.objective.title: sum(g.marks[i].lost for g in grades) for i, m in enumerate(grades[0].marks)}
+    print("\nWhat most have missed:")
+    for title, number in sorted(missed.items(), key=lambda item: -item[1])[:5]:
+        print(f"{number:3} of {len(grades)}  {title}")
 
 
 def main() -> int:
     """Grade an app or a class."""
     parser = argparse.ArgumentParser(prog="tests.classroom.grade")
     parser.add_argument("--step", choices=STEPS, required=True)
-    parser.add_argument("--app", help="module:attribute, as uvicorn would find it from here")
+    parser.add_argument("--app", help="module:attribute, as uvicorn would find it from here, or a folder, or a URL")
     parser.add_argument("--hint", type=int, choices=(1, 2, 3), default=0)
     parser.add_argument("--function", default="", help="which function the hint is for; default: the next one")
-    parser.add_argument("--submissions", type=Path, help="a folder with a subfolder for each submission")
-    parser.add_argument("--results", type=Path, help="default: my/grades_STEP")
+    parser.add_argument("--watch", action="store_true", help="grade again at each save")
+    parser.add_argument("--submissions", help="a folder with a folder, a zip or a .py for each submission")
+    parser.add_argument("--results", type=Path, help="default: a new folder in my/grades_STEP for each run")
     parser.add_argument("--seconds", type=float, default=300, help="the time limit of each submission")
     options = parser.parse_args()
-    if options.submissions:
-        if not options.submissions.is_dir():
-            raise SystemExit(f"{options.submissions} is no folder.")
-        results = options.results or MY / f"grades_{options.step}"
-        print_table(grade_class(options.step, options.submissions, results, options.seconds))
-        print(f"\nresults.csv, results.json and a report for each are in {results}")
+    if options.submissions is not None:
+        submissions = Path(options.submissions)
+        if not options.submissions or not submissions.is_dir() or submissions.resolve() == ROOT:
+            raise SystemExit(
+                f"Say which folder has the submissions: SUBMISSIONS={options.submissions or 'folder'} is none."
+            )
+        results = options.results or Results.folder_for(MY / f"grades_{options.step}", options.step, submissions)
+        print_table(grade_class(options.step, submissions, results, options.seconds))
+        print(f"\nresults.csv and a report for each are in {results}")
         return 0
     if not options.app:
         parser.error("say which app: APP=my.step01.main:app, or which folder: SUBMISSIONS=...")
+    if options.watch:
+        grade_at_each_save(options.step, options.app, options.hint, options.function)
+        return 0
     return grade_app(options.step, options.app, options.hint, options.function)
 
 

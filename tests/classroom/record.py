@@ -1,24 +1,23 @@
-"""Run pytest and write down each outcome as soon as it is known: python record.py RESULTS [--command ...] ARGUMENTS.
+"""Run pytest and say each outcome as soon as it is known, a line of JSON each: python record.py --app ... TESTS.
 
 A program of its own: what it judges must not be able to replace a module that the tests import, so the folder
-of the judged app is not where this process looks for modules.
+of the judged app is not where this process looks for modules. Nor can what it judges add outcomes: they go into a
+socket that no other process has, and only the last line, with pytest's exit code, makes them complete.
 """
 
+import ctypes
 import json
 import os
 import re
-import shlex
-import subprocess
+import secrets
 import sys
-import time
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parent.parent.parent)
 
 import pytest  # noqa: E402
 
-from tests.conftest import JWT_KEY, SESSION_KEY  # noqa: E402
-from tests.server import START_SECONDS, Server, free_port  # noqa: E402
+from tests import conftest, expect  # noqa: E402
 
 LONGEST = 2_000  # of a message, in characters
 SILENCES = 5  # tests in a row without an answer: there will be none
@@ -39,14 +38,18 @@ FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/pytho
 class Recorder:
     """A pytest plugin: one line of JSON per test; no further test for an app that does not start, or never answers."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.said: set[str] = set()
         self.session: pytest.Session | None = None
         self.started = False
         self.silences = 0
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self.session = session
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.say(total=len(session.items))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "teardown" or (report.when == "setup" and report.passed):
@@ -56,22 +59,23 @@ class Recorder:
             self.stop(message)
             return
         self.started = True
-        write(self.file, test=report.nodeid.partition("::")[2], outcome=report.outcome, message=message)
+        self.say(test=report.nodeid.partition("::")[2], outcome=report.outcome, message=message)
+        for detail in set(expect.details or {}) - self.said:
+            self.said.add(detail)
+            self.say(test=detail, outcome="failed", message=(expect.details or {})[detail])
         self.silences = self.silences + 1 if message in NO_ANSWER.values() else 0
         if self.silences == SILENCES:
             self.stop(message)
 
     def stop(self, problem: str) -> None:
         """Run no further test, and write down why."""
-        write(self.file, problem=problem)
+        self.say(problem=problem)
         if self.session:
             self.session.shouldstop = problem
 
-
-def write(file: Path, **entry: str) -> None:
-    """Add a line of JSON to a file."""
-    with file.open("a", encoding="utf-8") as results:
-        print(json.dumps(entry), file=results)
+    def say(self, **entry: str | int) -> None:
+        """Send a line of JSON."""
+        os.write(self.channel, f"{json.dumps(entry)}\n".encode())
 
 
 def in_plain_words(report: pytest.TestReport) -> str:
@@ -90,33 +94,27 @@ def in_plain_words(report: pytest.TestReport) -> str:
     return message if len(message) <= LONGEST else f"{message.partition(chr(10))[0]}\n...{message[-LONGEST:]}"
 
 
-def start_command(command: str, results: Path) -> Server:
-    """Start a server of any language and wait until it answers; if it never does, write down what it printed."""
-    port = free_port()
-    os.environ |= {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY, "PORT": str(port)}
-    os.environ["DENYLIST_URL"] = f"sqlite:///{Path(os.environ['TMPDIR'], 'denylist.sqlite3')}"
-    log = Path(os.environ["TMPDIR"], "server.log")
-    arguments = [argument.replace("{port}", str(port)) for argument in shlex.split(command)]
-    with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        except (OSError, IndexError) as error:
-            write(results, problem=f"The command cannot be run: {error}.")
-            sys.exit(1)
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    end = time.monotonic() + START_SECONDS
-    while not server.answers():
-        if process.poll() is not None or time.monotonic() > end:
-            write(results, problem=f"Your server did not start, or does not listen on {port}:\n{server.log[-LONGEST:]}")
-            sys.exit(1)
-        time.sleep(0.05)
-    return server
+def keep_to_itself() -> None:
+    """Where the system is Linux: be the parent of all orphans, so that they are found; let nobody look inside."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/PID/mem and /proc/PID/fd are root's alone
 
 
-def main(results: str, kind: str, judged: str, *tests: str) -> int:
+def main(*arguments: str) -> int:
     """Run the tests; the exit code is pytest's."""
-    options = ["--app", judged] if kind == "--app" else ["--url", start_command(judged, Path(results)).url]
-    return int(pytest.main(["-q", "--assert=plain", *options, *tests], plugins=[Recorder(Path(results))]))
+    keep_to_itself()
+    channel = os.dup(1)  # no process that is started from here inherits it
+    os.dup2(2, 1)
+    recorder = Recorder(channel)
+    # New ones for each run, so that no app can know them beforehand; not of one length, so that mixing them up shows
+    conftest.JWT_KEY, conftest.SESSION_KEY = secrets.token_urlsafe(30), secrets.token_urlsafe(36)
+    # Who asks for single tests wants to see them fail, be it by a header alone (the bank of mistakes)
+    expect.details = None if any("::" in argument for argument in arguments) else {}
+    code = int(pytest.main(["-q", "--assert=plain", *arguments], plugins=[recorder]))
+    recorder.say(end=code)
+    return code
 
 
 if __name__ == "__main__":

@@ -115,36 +115,6 @@ def test_a_cookie_that_a_sibling_host_planted_does_not_pass_for_one_of_this_host
         expect(client.get("/me", headers=as_header(alice)), 200, IS_ALICE)
 
 
-@pytest.mark.parametrize("number", [10**400, int("9" * 4300), -(10**400)], ids=["400", "4300", "minus"])
-def test_a_number_of_many_digits_in_session_data_is_no_server_error(servers: dict[str, Server], number: int) -> None:
-    """Otherwise a sister app with the same key breaks this one."""
-    jti = secrets.token_hex()
-    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
-    data: dict[str, Any] = {
-        "jti": jti,
-        "order_id": secrets.token_hex(),
-        "renewed": number,
-        "cart": {"tea": number, "espresso": 1},
-    }
-    requests = [
-        ("GET", "/me"),
-        ("GET", "/cart"),
-        ("GET", "/session"),
-        ("DELETE", "/cart/espresso"),
-        ("POST", "/checkout"),
-    ]
-    cookies = as_header([(TOKEN_COOKIE, token), (SESSION_COOKIE, forge.cookie(data, SESSION_KEY))])
-    with visit(servers[STEP3]) as client:
-        for method, path in requests:
-            client.cookies.clear()
-            expect(client.request(method, path, headers=cookies), (200, 201))
-        client.cookies.clear()
-        expect(client.post("/cart", json={"item": "tea"}, headers=cookies), 200, {"items": ANY, "total_cents": 550})
-    noted = as_header([("step02_session", forge.cookie({"visits": number}, SESSION_KEY))])
-    with visit(servers[STEP2]) as client:
-        expect(client.post("/visits", headers=noted), 200, {"visits": 1})
-
-
 def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(servers: dict[str, Server]) -> None:
     """Otherwise what is empty on both sides counts as the same."""
     for origin in ("http://", "https://"):
@@ -176,11 +146,9 @@ def test_nobody_is_sent_on_to_the_host_that_the_client_names(servers: dict[str, 
 QUOTES = b'a="' + b'\\"' * 8_000 + b'"'
 HOSTILE: dict[str, tuple[dict[bytes, bytes], bytes]] = {
     "quotes in a cookie": ({b"Cookie": QUOTES}, b""),
-    "quotes in four cookies": ({b"Cookie": QUOTES[:4_000] + b'";' + QUOTES[:4_000] + b'";' + QUOTES[:4_000]}, b""),
     "64 kB of quotes in a cookie": ({b"Cookie": QUOTES * 4}, b""),
     "semicolons in a content type": ({b"Content-Type": b"application/x-www-form-urlencoded" + b";" * 990_000}, b"x"),
     "a form of percent signs": ({b"Content-Type": b"application/x-www-form-urlencoded"}, b"%" * 990_000),
-    "a deep JSON": ({b"Content-Type": b"application/json"}, b"[" * 990_000),
 }
 
 

@@ -7,10 +7,10 @@ How a README is read:
 - ```console: lines with `$ ` are typed, the lines below are the answer; `...` stands for what varies, alone in a line
   for any number of lines. All of a file is typed into one shell, against the step of that folder.
 - ```diff: lines to change in a copy. The console blocks up to the next heading run against that copy, in a shell of
-  their own. `@@` separates places. In a chapter a change is a mistake on purpose, and the original must not answer as
-  shown. Elsewhere the comment `<!-- changes FILE -->` names the file, and the copy must pass the
-  tests of its step (`, passes all but TEST`).
-- ```sh: starts or installs something, so it is looked at, not run. So is ```powershell.
+  their own. `@@` separates places. In a chapter a change is a mistake on purpose: the original must not answer as
+  shown, and the test that is said to be red must be. Elsewhere the comment `<!-- changes FILE -->` names the file, and
+  the copy must pass the tests of its step.
+- ```sh: starts or installs something, so it is only looked at. So are ```powershell and ```toml.
 """
 
 import os
@@ -19,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +27,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.conftest import ROOT, STEPS, need
 from tests.server import launch, stop
 
-ROOT = Path(__file__).parents[2]
-READMES = [path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/*.md")]) if path.parent.name != "my"]
-STEPS = sorted(path.parent.name for path in ROOT.glob("step0*/main.py"))
-LANGUAGES = {"python", "console", "diff", "sh", "powershell", "mermaid"}
+READMES = sorted(path for depth in ("", "[!.]*/", "tests/*/") for path in ROOT.glob(f"{depth}*.md"))
+READMES = [path for path in READMES if path.parent.name != "my"]
+LANGUAGES = {"python", "console", "diff", "sh", "powershell", "mermaid", "toml"}
 
 
 @dataclass
@@ -114,10 +115,7 @@ def blocks_in(language: str) -> list[Block]:
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_block_is_in_a_language_that_is_checked(path: Path) -> None:
-    unknown = [f"{block}: {block.language or 'no language'}" for block in blocks_of(path)]
-    unknown = [line for line in unknown if line.split(": ")[1] not in LANGUAGES]
-
-    assert unknown == []
+    assert [f"{block}: {block.language}" for block in blocks_of(path) if block.language not in LANGUAGES] == []
 
 
 # Snippets
@@ -224,10 +222,7 @@ def shell(tmp_path: Path) -> Path:
     """A home folder for a shell, on a machine that has bash and curl."""
     if sys.platform == "win32":
         pytest.skip("The console blocks are for bash; the PowerShell blocks stand for them on Windows.")
-    for tool in ("bash", "curl"):
-        if not shutil.which(tool):
-            assert "CI" not in os.environ, f"{tool} is missing"
-            pytest.skip(f"Install {tool}: the commands in the README files need it.")
+    assert need("bash", "bash") and need("curl", "curl")
     home = tmp_path / "home"
     home.mkdir()
     (home / ".curlrc").write_text("silent\nshow-error\n")
@@ -250,18 +245,32 @@ def test_the_step_itself_withstands_the_attack_on_its_broken_copy(scene: Scene, 
     assert problems, f"{scene}: the attack works without the mistake"
 
 
+def judged(scene: Scene, folder: Path, test: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the tests of a step, or one of them, on its changed copy."""
+    assert scene.block
+    write(scene.block, original_of(scene), folder)
+    tests = f"{ROOT}/tests/test_{original_of(scene).parent.name}.py{test}"
+    command = [sys.executable, "-m", "pytest", "-q", "-c", f"{ROOT}/pyproject.toml", tests, "--app", scene.app]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.mark.parametrize("scene", [scene for scene in CHANGES if scene not in MISTAKES], ids=str)
 def test_a_change_that_is_no_mistake_passes_the_tests_of_its_step(scene: Scene, tmp_path: Path) -> None:
-    assert scene.block
-    write(scene.block, original_of(scene), tmp_path)
-    tests = f"{ROOT}/tests/test_{original_of(scene).parent.name}.py"
-    spared = re.findall(r"passes all but (\w+)", scene.block.note) or ["nothing"]
-
-    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(ROOT), "-c", f"{ROOT}/pyproject.toml", tests]
-    command += ["--app", scene.app, "-k", f"not {spared[0]}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = judged(scene, tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("scene", MISTAKES, ids=str)
+def test_a_mistake_turns_the_test_red_that_the_chapter_names(scene: Scene, tmp_path: Path) -> None:
+    """Otherwise a learner waits for a test that stays green."""
+    assert scene.block
+    below = scene.path.read_text(encoding="utf-8").split(scene.block.text, 1)[1]
+    named = re.search(r"^Red is, among others, `[\w/.]+(::test_\w+)`\.$|^#", below, re.MULTILINE)
+
+    assert named and named[1], f"{scene}: which test is red?"
+    done = judged(scene, tmp_path, named[1])
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
 
 
 # What starts or installs something
@@ -278,10 +287,16 @@ def test_every_make_target_in_the_prose_exists() -> None:
     assert named
 
 
-def test_every_step_that_is_given_to_make_exists() -> None:
-    given = [step for path in READMES for step in re.findall(r"\bmake [^`\n]*\bSTEP=(\w+)", code(path))]
+def test_every_step_and_mistake_that_is_given_to_make_exists() -> None:
+    lines = [line for path in READMES for line in re.findall(r"\bmake [^`\n]*\bSTEP=[^`\n]*", code(path))]
+    given = {
+        (step, mistake) for line in lines for step, mistake in re.findall(r"STEP=(\w+)(?: MISTAKE=([\w-]+))?", line)
+    }
+    bank = ROOT / "tests/classroom/mistakes"
+    there = {(file.stem, name) for file in bank.glob("step*.toml") for name in tomllib.loads(file.read_text("utf-8"))}
 
-    assert set(given) == {step.partition("_")[0] for step in STEPS}
+    assert {step for step, _ in given} == {step.partition("_")[0] for step in STEPS}
+    assert {pair for pair in given if pair[1] not in ("", "secret")} <= there
 
 
 def code(path: Path) -> str:
@@ -292,7 +307,7 @@ def code(path: Path) -> str:
 
 @pytest.mark.parametrize("block", blocks_in("sh"), ids=str)
 def test_a_command_that_starts_something_names_what_exists(block: Block) -> None:
-    for line in block.text.splitlines():
+    for line in block.text.replace("\\\n", "").splitlines():
         assert is_known(line, block), f"{block}: {line}"
 
 
@@ -303,20 +318,17 @@ def is_known(line: str, block: Block) -> bool:
             return True  # test_every_make_target_in_the_prose_exists
         case ["mkdir", "-p", "my", "&&", "cp", "-R", folder, "my/"]:
             return folder in STEPS
+        case ["mkdir" | "docker" | "export", *_]:
+            return block.path.parent.name == "classroom"
         case ["uvicorn", app, *options]:
-            return app_exists(app, block) and options in ([], ["--reload"], ["--reload", "--reload-dir", "my"])
+            made_here = [scene.app for scene in SCENES if scene.path == block.path]
+            known = app in made_here or app.removeprefix("my.").removesuffix(".main:app") in STEPS
+            return known and options in ([], ["--reload"], ["--reload", "--reload-dir", "my"])
         case ["python", "-m", "pytest", *arguments]:
             files = [word for word in arguments if word.startswith("tests/")]
             assert all((ROOT / file).exists() for file in files), f"{block}: {line}"
             return all(option in {"--app", "--url", "--denylist-url"} for option in arguments if option.startswith("-"))
-        case _:
-            return block.heading.strip("# ") in INSTALLS  # test_the_plain_commands_are_those_that_ci_tries
-    return False
-
-
-def app_exists(app: str, block: Block) -> bool:
-    made_here = [scene.app for scene in SCENES if scene.path == block.path]
-    return app in made_here or app.removeprefix("my.") in [f"{step}.main:app" for step in STEPS]
+    return block.heading.strip("# ") in INSTALLS  # test_the_plain_commands_are_those_that_ci_tries
 
 
 def test_the_plain_commands_are_those_that_ci_tries() -> None:
@@ -333,17 +345,23 @@ def test_the_plain_commands_are_those_that_ci_tries() -> None:
 def test_powershell_asks_the_same_as_curl(block: Block) -> None:
     consoles = [other for scene in SCENES for other in scene.consoles if other.path == block.path]
     commands = "\n".join(command for other in consoles if other.heading == block.heading for command, _ in typed(other))
-    by_curl = [curl_request(line) for line in re.findall(r"\bcurl ([^|\n]*)", commands)]
-    by_powershell = [powershell_request(line) for line in block.text.splitlines() if "Invoke-RestMethod" in line]
 
-    assert {request[:2] for request in by_powershell} == {request[:2] for request in by_curl}
-    assert {pair for request in by_powershell for pair in request[2]} == {pair for r in by_curl for pair in r[2]}
-    assert {name for request in by_powershell for name in request[3]} == {name for r in by_curl for name in r[3]}
+    assert asked(block.text, "Invoke-RestMethod ") == asked(commands, "curl ")
 
 
-ELSEWHERE = [
-    b for b in blocks_in("powershell") if b.path.parent.name not in STEPS and b.heading.strip("# ") not in INSTALLS
-]
+def asked(commands: str, program: str) -> set[str]:
+    """Return what is asked for: method and path, fields of the body, names of the headers; of cookies nothing."""
+    found = {"Content-Type"}
+    for line in re.findall(rf"\b{program}([^|\n]*)", commands):
+        path = re.findall(r"127\.0\.0\.1:8000(/\w*(?:/\w+)?)", line)[0]
+        body = "".join(re.findall(r"(?:-d|--data|-Body) ('[^']*'|@{.*?})", line))
+        method = re.findall(r"(?:-X|-Method) (\w+)", line) or ["POST" if body else "GET"]
+        found |= {f"{method[0].upper()} {path}", *(f"{a}={b}" for a, b in re.findall(r'(\w+)"? ?[=:] ?"?(\w+)', body))}
+        found |= set(re.findall(r"""(?:-H|--header|-Headers) (?:@{)?['"]?([\w-]+)""", line))
+    return found
+
+
+ELSEWHERE = [b for b in blocks_in("powershell") if b.path.parent.name in ("tests", "classroom")]
 
 
 @pytest.mark.parametrize("block", ELSEWHERE, ids=str)
@@ -353,29 +371,6 @@ def test_powershell_runs_the_same_as_sh(block: Block) -> None:
     in_sh = [other.text for other in blocks_in("sh") if (other.path, other.heading) == (block.path, block.heading)]
 
     assert " ".join([*settings, command]) + "\n" in in_sh
-
-
-Request = tuple[str, str, frozenset[tuple[str, str]], frozenset[str]]
-
-
-def curl_request(line: str) -> Request:
-    """Return method, path, fields of the body and names of the headers; cookies are compared by nobody."""
-    path = re.findall(r"127\.0\.0\.1:8000(/\w*(?:/\w+)?)", line)[0]
-    body = "".join(re.findall(r"(?:-d|--data) '([^']*)'", line))
-    method = re.findall(r"-X (\w+)", line) or ["POST" if body else "GET"]
-    fields = re.findall(r'(\w+)=(\w+)|"(\w+)": "?(\w+)', body)
-    headers = re.findall(r"(?:-H|--header) ['\"]([\w-]+):", line)
-    return method[0], path, frozenset((a or c, b or d) for a, b, c, d in fields), frozenset(headers) - {"Content-Type"}
-
-
-def powershell_request(line: str) -> Request:
-    """Return the same of a line of PowerShell."""
-    path = re.findall(r"127\.0\.0\.1:8000(/\w*(?:/\w+)?)", line)[0]
-    method = re.findall(r"-Method (\w+)", line) or ["GET"]
-    body, headers = (re.findall(rf"-{part} (@{{.*?}}|'.*?')", line) for part in ("Body", "Headers"))
-    fields = re.findall(r'"?(\w+)"?(?: =|:) "?(\w+)', "".join(body))
-    names = re.findall(r'"?([\w-]+)"? =', "".join(headers))
-    return method[0].upper(), path, frozenset(fields), frozenset(names)
 
 
 # Links
@@ -434,20 +429,12 @@ def test_every_requirement_names_the_test_that_proves_it() -> None:
 # The house
 
 
-HEADINGS = [
-    "The idea",
-    "Run it",
-    "Try it",
-    "Read the code",
-    "Break it",
-    "What changed since the last step",
-    "Check yourself",
-    "What a real project still needs",
-]
+HEADINGS = "The idea|Run it|Try it|Read the code|Break it|What changed since the last step|Check yourself|"
+HEADINGS += "What a real project still needs|Answers"
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_chapter_has_the_headings_of_every_chapter(step: str) -> None:
     headings = re.findall(r"^## (.*)$", prose(ROOT / step / "README.md"), flags=re.MULTILINE)
 
-    assert headings == HEADINGS
+    assert "|".join(headings).replace("|Which one for your project?", "") == HEADINGS
