@@ -2,8 +2,7 @@
 
 How a README is read:
 
-- ```python: stands word for word in the code beside it. After the comment `<!-- not from the code: runs as m:app -->`
-  it is an app of its own.
+- ```python: stands word for word in the code; after `<!-- not from the code: runs as m:app -->` it is an app.
 - ```console: lines with `$ ` are typed, the lines below are the answer; `...` stands for what varies, alone in a line
   for any number of lines. All of a file is typed into one shell, against the step of that folder.
 - ```diff: lines to change in a copy. The console blocks up to the next heading run against that copy, in a shell of
@@ -118,9 +117,6 @@ def test_every_block_is_in_a_language_that_is_checked(path: Path) -> None:
     assert [f"{block}: {block.language}" for block in blocks_of(path) if block.language not in LANGUAGES] == []
 
 
-# Snippets
-
-
 @pytest.mark.parametrize("block", blocks_in("python"), ids=str)
 def test_a_snippet_stands_word_for_word_in_the_code(block: Block) -> None:
     if "not from the code" in block.note:
@@ -156,15 +152,11 @@ def original_of(scene: Scene) -> Path:
     return ROOT.joinpath(*scene.app.removesuffix(":app").split(".")).with_suffix(".py")
 
 
-# Commands
-
-
 def write(block: Block, source: Path, folder: Path) -> None:
     """Put the app that a block makes into a folder: the source with changes, or the snippet in its place."""
     copy, text = folder / source.relative_to(ROOT), block.text
     if block.language == "diff":
-        leave = shutil.ignore_patterns(".env", "*.sqlite3*", "__pycache__")
-        shutil.copytree(source.parent, copy.parent, ignore=leave)
+        shutil.copytree(source.parent, copy.parent, ignore=shutil.ignore_patterns(".env", "*.sqlite3*", "__pycache__"))
         text = changed(source.read_text(encoding="utf-8"), text)
     copy.parent.mkdir(exist_ok=True)
     copy.write_text(text, encoding="utf-8")
@@ -281,17 +273,14 @@ INSTALLS = ("Install and run", "Windows, without make")
 
 
 def test_every_make_target_in_the_prose_exists() -> None:
-    named = [(path.name, target) for path in READMES for target in re.findall(r"\bmake ([a-z0-9-]+)[`\n ]", code(path))]
+    named = {target for path in READMES for target in re.findall(r"\bmake ([a-z0-9-]+)[`\n ]", code(path))}
 
-    assert [target for _, target in named if not re.search(rf"^{target}( \w+)*:", MAKEFILE, re.MULTILINE)] == []
-    assert named
+    assert named and [one for one in named if not re.search(rf"^{one}( \w+)*:", MAKEFILE, re.MULTILINE)] == []
 
 
 def test_every_step_and_mistake_that_is_given_to_make_exists() -> None:
-    lines = [line for path in READMES for line in re.findall(r"\bmake [^`\n]*\bSTEP=[^`\n]*", code(path))]
-    given = {
-        (step, mistake) for line in lines for step, mistake in re.findall(r"STEP=(\w+)(?: MISTAKE=([\w-]+))?", line)
-    }
+    asked_for = re.compile(r"\bmake [^`\n]*\bSTEP=(\w+)(?: MISTAKE=([\w-]+))?")
+    given = {pair for path in READMES for pair in asked_for.findall(code(path))}
     bank = ROOT / "tests/classroom/mistakes"
     there = {(file.stem, name) for file in bank.glob("step*.toml") for name in tomllib.loads(file.read_text("utf-8"))}
 
@@ -301,8 +290,7 @@ def test_every_step_and_mistake_that_is_given_to_make_exists() -> None:
 
 def code(path: Path) -> str:
     """Return all that a README shows as code, in blocks or within a line."""
-    text = path.read_text(encoding="utf-8")
-    return "\n".join([*(block.text for block in blocks_of(path)), *re.findall(r"(`[^`\n]+`)", text)])
+    return "\n".join([*(block.text for block in blocks_of(path)), *re.findall(r"(`[^`\n]+`)", prose(path))])
 
 
 @pytest.mark.parametrize("block", blocks_in("sh"), ids=str)
@@ -361,10 +349,7 @@ def asked(commands: str, program: str) -> set[str]:
     return found
 
 
-ELSEWHERE = [b for b in blocks_in("powershell") if b.path.parent.name in ("tests", "classroom")]
-
-
-@pytest.mark.parametrize("block", ELSEWHERE, ids=str)
+@pytest.mark.parametrize("block", [b for b in blocks_in("powershell") if str(b).startswith("tests")], ids=str)
 def test_powershell_runs_the_same_as_sh(block: Block) -> None:
     *settings, command = block.text.replace(".venv\\Scripts\\", ".venv/bin/").splitlines()
     settings = [re.sub(r'^\$env:(\w+) = "([^"\s]*)"$', r"\1=\2", line) for line in settings]
@@ -426,15 +411,30 @@ def test_every_requirement_names_the_test_that_proves_it() -> None:
     assert [row for row in rows if not re.search(r"\| `tests/[\w/]+\.py::test_\w+`", row)] == []
 
 
-# The house
-
-
-HEADINGS = "The idea|Run it|Try it|Read the code|Break it|What changed since the last step|Check yourself|"
-HEADINGS += "What a real project still needs|Answers"
+HEADING = "The idea|Run it|Try it|Read the code|Break it|What changed since the last step|Check yourself|"
+HEADINGS = [f"{HEADING}What a real project still needs|{more}Answers" for more in ("", "Which one for your project?|")]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_chapter_has_the_headings_of_every_chapter(step: str) -> None:
-    headings = re.findall(r"^## (.*)$", prose(ROOT / step / "README.md"), flags=re.MULTILINE)
+def test_a_chapter_has_the_headings_of_every_chapter_and_folded_answers(step: str) -> None:
+    text = prose(ROOT / step / "README.md")
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    rest, answers = text.partition("\n## Check yourself\n")[2].split("\n## Answers\n")
 
-    assert "|".join(headings).replace("|Which one for your project?", "") == HEADINGS
+    assert "|".join(headings) == (HEADINGS[1] if step == STEPS[-1] else HEADINGS[0])
+    assert answers.count("<summary>") == len(re.findall(r"^\d\. .*\?", rest, re.MULTILINE)) == 3
+    assert not re.sub(r"<details>.*?</details>", "", answers, flags=re.DOTALL).strip()
+
+
+def test_the_first_screen_needs_no_word_of_the_field() -> None:
+    screen = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## How to read a step\n")[0]
+
+    assert re.findall(r"\b(?:sub|jti|denylist|claims?)\b", screen) == []
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_words_are_plain_and_every_server_can_be_moved_to_another_port(path: Path) -> None:
+    starts = re.search(r"^(\w+=\S* )?\S*\buvicorn ", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert re.findall(r"armou?r|half of a login|nobody is anybody|the jar", prose(path), re.IGNORECASE) == []
+    assert not starts or re.search(r"`--port 8001` behind any (plain command|uvicorn)", prose(path))
