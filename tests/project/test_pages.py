@@ -352,7 +352,6 @@ TRIES: dict[str, list[tuple[Callable[[Page, str], object], str, str, *tuple[str,
         (reload, "", "reload", "2 × tea, 6.00", "Total: 6.00"),
         (press, "Forget me", "forget", "The browser was told to drop the cookie", "Visits: 0", "Empty."),
         (press, "Send", "copy", "Accepted, whoever sends it.", "Visits: 2", "2 × tea"),
-        (press, "Forget me", "", "Visits: 0"),
         (edit, "2 -> 1000", "edit", "Not believed: the signature does not fit.", "did not believe it", "Visits: 0"),
     ],
     STEP3: [
