@@ -440,7 +440,6 @@ def test_an_internal_field_that_cannot_be_used_does_not_cost_the_cart(
         path
         for path, found in forge.places(data)
         if found not in (7, PRICES["tea"]) and not re.search(f"tea|alice|{jti_of(client)}", f"{path} {found}", re.I)
-        if forge.aged(found, 9) == found  # a time that cannot be read may count as over-age
     ]
 
     for path in about_the_login:

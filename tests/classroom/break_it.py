@@ -46,7 +46,7 @@ def load(step: str) -> list[Mistake]:
     return [Mistake(step, name, **fields) for name, fields in tomllib.loads(text).items()]
 
 
-def prove(mistake: Mistake) -> str:
+def prove(mistake: Mistake, tries: int = 5) -> str:
     """Return what is wrong with a mistake of the bank, "" if it turns red what it should, and says why."""
     step, tests = STEPS[mistake.step], list(dict.fromkeys([CONTROL, *mistake.red]))
     with tempfile.TemporaryDirectory(prefix="broken-") as scratch:
@@ -62,7 +62,8 @@ def prove(mistake: Mistake) -> str:
     if CONTROL in red and CONTROL not in mistake.red:
         return f"the app does not start, or has no page: {red[CONTROL]}"
     if green := [test for test in mistake.red if test not in red]:
-        return f"{green[0]} stays green"
+        # A comparison of times can fail to see it on a busy machine, where requests arrive one by one
+        return prove(mistake, tries - 1) if tries > 1 else f"{green[0]} stays green"
     said = "\n".join(message for name, message in failed if name == mistake.red[0])
     return "" if mistake.says in said else f"{mistake.red[0]} does not say {mistake.says!r}, but:\n{said}"
 
