@@ -104,7 +104,7 @@ async def current_login(request: Request) -> Claims | None:
         return None
     claims = read_token(request.cookies.get(TOKEN_COOKIE, ""), at=time.time())
     if claims is None or claims.jti != request.session["jti"] or await denylist.contains(f"login:{claims.jti}"):
-        # Not clear(): that tells the browser to drop its cookie, which may be that of a newer login by then.
+        # Not clear(): it would have the browser drop its cookie, and a login in another tab may just have set a newer one
         request.scope["session"] = Session()
         return None
     # Not at each request: a renewal sends the whole cookie, and can overwrite a cart that is newer.
@@ -144,9 +144,10 @@ def read_id(value: object) -> str:
 async def end_logins(request: Request) -> None:
     """Put every login that either cookie names on the denylist: no copy of them is worth anything from now on."""
     claims = read_token(request.cookies.get(TOKEN_COOKIE, ""), at=0)  # at=0: that of an expired token, too
-    for jti in {claims.jti if claims else "", read_id(request.session.get("jti"))} - {""}:
-        await denylist.add(f"login:{jti}")
-        log.info("Login %s is over", jti)
+    for jti in {claims.jti if claims else "", read_id(request.session.get("jti"))}:
+        if jti:
+            await denylist.add(f"login:{jti}")
+            log.info("Login %s is over", jti)
 
 
 @app.post("/logout", status_code=204)

@@ -7,7 +7,17 @@ import pytest
 
 from tests import forge
 from tests.cart_and_cookie import *  # noqa: F403 - what steps 2 and 3 have in common
-from tests.cart_and_cookie import ELSEWHERE, EMPTY, add, cart, cookies_set, filled_in, seconds_left, session_data
+from tests.cart_and_cookie import (
+    ELSEWHERE,
+    EMPTY,
+    add,
+    cart,
+    cookies_set,
+    ensure_small,
+    filled_in,
+    seconds_left,
+    session_data,
+)
 from tests.conftest import Browser
 from tests.expect import ensure, expect
 from tests.server import Server
@@ -28,8 +38,10 @@ def test_a_new_browser_has_not_been_here(client: httpx.Client) -> None:
 
 def test_each_post_counts_one_visit_more(client: httpx.Client) -> None:
     """Otherwise the app does not remember this browser."""
-    for number in (1, 2, 3):
-        expect(client.post("/visits"), 200, {"visits": number}, {"Cache-Control": "no-store"})
+    for number in range(1, 401):
+        answer = expect(client.post("/visits"), 200, {"visits": number}, {"Cache-Control": "no-store"})
+
+    ensure_small(cookies_set(answer))
 
 
 def test_looking_at_the_visits_counts_none(client: httpx.Client) -> None:
@@ -116,7 +128,9 @@ def test_with_https_only_forgetting_drops_the_cookie_by_its_new_name(https_serve
     client, name = browser(to=https_server), f"__Host-{SESSION_COOKIE}"
     value = cookies_set(add(client))[name].value
 
-    gone = cookies_set(client.delete("/session", headers={"Cookie": f"{name}={value}"}))
+    headers = {"Cookie": f"{name}={value}"}
+    expect(client.get("/session", headers=headers), 200, {"data": ANY, "cookie": value})
+    gone = cookies_set(client.delete("/session", headers=headers))
 
     dropped = name in gone and seconds_left(gone[name]) <= 0 and gone[name]["secure"]
     ensure(dropped, f"set {[cookie.OutputString() for cookie in gone.values()]}.", f"expire {name}, with Secure.")
@@ -141,6 +155,7 @@ def test_a_copy_of_the_cookie_made_before_still_works(browser: Browser, client: 
 def test_another_site_can_neither_count_nor_forget(server: Server, client: httpx.Client, kind: str) -> None:
     """Otherwise any page that a visitor opens acts in their name: cross-site request forgery."""
     headers = filled_in(ELSEWHERE[kind], server)
+    expect(client.post("/visits", headers=headers), 403, headers={"Set-Cookie": None})
     client.post("/visits")
 
     expect(client.post("/visits", headers=headers), 403, headers={"Set-Cookie": None})

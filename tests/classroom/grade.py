@@ -129,7 +129,8 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
     doors = [m for m in broken if m.objective.cap < 100 and any(LETS_IN.match(one.message) for one in m.failed)]
     cap = min([40 if len(doors) > 1 else 100, *(mark.objective.cap for mark in doors)])
     possible = round(100 - sum(mark.share("not judged") for mark in marks))
-    points = round(min(sum(mark.share("reached") for mark in marks), cap * possible / 100))
+    reached = min(sum(mark.share("reached") for mark in marks), cap * possible / 100)
+    points = min(round(reached), possible - bool(broken))  # all of them only if nothing is wrong
     # That a right request works comes before what lets someone in
     basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
     first = next(iter([*(basic if len(basic) > 2 else []), *doors, *broken]), None)
