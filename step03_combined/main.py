@@ -104,7 +104,7 @@ async def current_login(request: Request) -> Claims | None:
         return None
     claims = read_token(request.cookies.get(TOKEN_COOKIE, ""), at=time.time())
     if claims is None or claims.jti != request.session["jti"] or await denylist.contains(f"login:{claims.jti}"):
-        # Not clear(): it would have the browser drop its cookie, and a login in another tab may just have set a newer one
+        # Not clear(): it would drop the browser's cookie, and a login in another tab may just have set a newer one
         request.scope["session"] = Session()
         return None
     # Not at each request: a renewal sends the whole cookie, and can overwrite a cart that is newer.
