@@ -1,6 +1,7 @@
 """Which app is judged, how the tests reach it, and how they speak when it is wrong."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,12 @@ ROOT = Path(__file__).parent.parent
 # Used by nothing but these tests. Not of one length, so that mixing them up shows.
 JWT_KEY = "tests-sign-their-tokens-with-this-key"
 SESSION_KEY = "tests-sign-their-session-cookies-with-this-key"
+
+NO_ANSWER: dict[type[Exception], str] = {
+    httpx.ReadTimeout: "Your app takes connections and does not answer.",
+    httpx.ConnectTimeout: "Your app does not take connections.",
+    httpx.ConnectError: "Your app is no longer there: it has crashed, or has ended itself.",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,18 +47,32 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Add to a failure where the app has crashed meanwhile, as its log says."""
+    judged = getattr(item, "funcargs", {}).get("server")
+    begin = judged.log_file.stat().st_size if judged and judged.log_file else 0
+    try:
+        yield
+    except Exception as error:
+        time.sleep(0.02)  # the answer comes a moment before the log
+        if crash := judged.crash_since(begin) if judged else "":
+            error.add_note(f"Its log says: {crash}.")
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Put what went wrong, and what follows from it, in plain words before any traceback."""
     report = yield
-    if call.excinfo and isinstance(call.excinfo.value, Wrong):
-        otherwise = " ".join((getattr(item, "function", item).__doc__ or "").split())
-        traceback = "\n".join(line for line in str(report.longrepr).splitlines() if not line.startswith("E "))  # type: ignore[attr-defined]
-        report.longrepr = f"{call.excinfo.value}\n{otherwise}\n\n{traceback}"  # type: ignore[attr-defined]
-    if call.excinfo and isinstance(call.excinfo.value, httpx.ReadTimeout):
-        sent = call.excinfo.value.request
-        report.longrepr = (  # type: ignore[attr-defined]
-            f"Your app takes connections and does not answer.\n\n{sent.method} {sent.url}\n{report.longrepr}"  # type: ignore[attr-defined]
-        )
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, Wrong):
+        said = [str(error), " ".join((getattr(item, "function", item).__doc__ or "").split())]
+    elif isinstance(error, httpx.TransportError):
+        said = [NO_ANSWER.get(type(error), "Your app broke off the connection, after a server error or in a crash.")]
+    else:
+        return report
+    traceback = "\n".join(line for line in str(report.longrepr).splitlines() if not line.startswith("E "))  # type: ignore[attr-defined]
+    report.longrepr = "\n".join([*said, *getattr(error, "__notes__", []), "", traceback])  # type: ignore[attr-defined]
     return report
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -31,6 +32,14 @@ class Server:
     def log(self) -> str:
         """Return what the process has printed so far."""
         return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file else ""
+
+    def crash_since(self, begin: int) -> str:
+        """Return what the last traceback after so many bytes of the log says, and of which line of the app; or ""."""
+        log = self.log_file.read_bytes()[begin:].decode("utf-8", "replace") if self.log_file else ""
+        crash = re.match(r"((?: .*\n)+)(.*)", log.rpartition("Traceback (most recent call last):\n")[2])
+        frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', crash[1]) if crash else []
+        own = [frame for frame in frames if not re.search("^<|site-packages|lib.python3", frame[0])]
+        return f"{crash[2]}, in {own[-1][2]} ({Path(own[-1][0]).name}, line {own[-1][1]})" if crash and own else ""
 
     def wait_until_ready(self) -> "Server":
         """Return once the server takes connections; AssertionError with what it printed if it never does."""

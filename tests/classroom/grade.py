@@ -26,6 +26,9 @@ LETS_IN = re.compile(
     r"Your app (answered 2\d\d .*\nIt should answer (4\d\d|200 \{\"items\": \{\}|200 \{\"claims\": )|took a cookie)"
 )
 
+# A right request is an error of the server
+CRASHES = re.compile(r"Your app (broke|answered 500.*\nIt should answer 2)")
+
 
 @dataclass
 class Objective:
@@ -105,8 +108,8 @@ def entry_of(test: str, entries: list[str]) -> str:
     return max(fitting or [e for e in entries if e.partition("[")[0] == test], key=len, default="")
 
 
-def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
-    """Return the grade that follows from what the tests say."""
+def grade_of(step: str, name: str, judgement: Judgement, waits_for: dict[str, int] | None = None) -> Grade:
+    """Return the grade that follows from what the tests say; tests that wait for what is not written come last."""
     objectives = load(step)
     entries = [entry for objective in objectives for entry in objective.tests]
     found: dict[str, list[Outcome]] = {entry: [] for entry in entries}
@@ -114,6 +117,9 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
         found.setdefault(entry_of(outcome.test, entries), []).append(outcome)
     passed = {name for o in judgement.outcomes if o.outcome == "passed" for name in (o.test, o.function)}
     complete = bool(judgement.outcomes) and not judgement.problem
+
+    def urgency(outcome: Outcome) -> tuple[int, bool]:
+        return (waits_for or {}).get(outcome.function, 0), not CRASHES.match(outcome.message)
 
     def state_of(entry: str, works: bool) -> str:
         kinds = {outcome.outcome for outcome in found[entry]}
@@ -124,7 +130,8 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
     marks = []
     for o in objectives:
         states = {entry: state_of(entry, not o.needs or bool(passed & set(o.needs))) for entry in o.tests}
-        marks.append(Mark(o, states, [one for e in o.tests for one in found[e] if one.outcome == "failed"]))
+        failed = [one for e in o.tests for one in found[e] if one.outcome == "failed"]
+        marks.append(Mark(o, states, sorted(failed, key=urgency)))
     broken = [mark for mark in marks if mark.failed]
     doors = [m for m in broken if m.objective.cap < 100 and any(LETS_IN.match(one.message) for one in m.failed)]
     cap = min([40 if len(doors) > 1 else 100, *(mark.objective.cap for mark in doors)])
@@ -133,7 +140,8 @@ def grade_of(step: str, name: str, judgement: Judgement) -> Grade:
     points = min(round(reached), possible - bool(broken))  # all of them only if nothing is wrong
     # That a right request works comes before what lets someone in
     basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
-    first = next(iter([*(basic if len(basic) > 2 else []), *doors, *broken]), None)
+    in_order = [*(basic if len(basic) > 2 else []), *doors, *broken]
+    first = min(in_order, key=lambda mark: urgency(mark.failed[0]), default=None)
     return Grade(name, marks, judgement.problem, judgement.look_at, doors, cap, points, possible, first)
 
 
@@ -159,10 +167,12 @@ def grade_app(step: str, app: str, hint: int, function: str) -> int:
         judgement = judge(step, ROOT, app, tell=tell)
     if tell:
         tell(1, 1)  # it may have stopped before the last test
-    grade = grade_of(step, app, judgement)
+    files = [] if app.startswith(URL) else folder_of(app).glob("*.py")
+    code = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
+    grade = grade_of(step, app, judgement, write_it.waits_for(step, code) if code else {})
     print(results.text(grade, 1))
-    if not app.startswith(URL):
-        print_hints(step, folder_of(app), grade, hint, function)
+    if code:
+        print_hints(step, code, grade, hint, function)
     return 0 if grade.points == grade.possible and not grade.problem else 1
 
 
@@ -171,9 +181,8 @@ def folder_of(app: str) -> Path:
     return Path(app) if Path(app).is_dir() else (ROOT / app.partition(":")[0].replace(".", "/")).parent
 
 
-def print_hints(step: str, folder: Path, grade: Grade, hint: int, function: str = "") -> None:
+def print_hints(step: str, code: dict[str, str], grade: Grade, hint: int, function: str = "") -> None:
     """Print what is still to be written, and the hints up to the one that was asked for."""
-    code = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in folder.glob("*.py")}
     open_tasks = write_it.not_written(step, code)
     if open_tasks:
         print(f"Not written yet: {', '.join(task.name for task in open_tasks)}.")

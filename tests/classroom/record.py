@@ -21,14 +21,6 @@ from tests import conftest, expect  # noqa: E402
 
 LONGEST = 2_000  # of a message, in characters
 SILENCES = 5  # tests in a row without an answer: there will be none
-NO_ANSWER = {
-    "httpx.ReadTimeout": "Your app takes connections and does not answer.",
-    "httpx.ConnectTimeout": "Your app does not take connections.",
-    "httpx.ConnectError": "Your app is no longer there: it has crashed, or has ended itself.",
-}
-# One server error is enough for this: uvicorn closes the connection after it
-BROKE = "Your app broke off the connection, after a server error or in a crash."
-BROKEN_OFF = {"httpx.ReadError": BROKE, "httpx.RemoteProtocolError": BROKE}
 # What a traceback says of libraries, and not of the app
 FOREIGN_FRAMES = re.compile(r'  File "(?:<frozen|[^"]*(?:site-packages|lib/python3))[^"]*".*\n(?:    .*\n)*')
 
@@ -60,7 +52,7 @@ class Recorder:
         for detail in set(expect.details or {}) - self.said:
             self.said.add(detail)
             self.say(test=detail, outcome="failed", message=(expect.details or {})[detail])
-        self.silences = self.silences + 1 if message in NO_ANSWER.values() else 0
+        self.silences = self.silences + 1 if message in conftest.NO_ANSWER.values() else 0
         if self.silences == SILENCES:
             self.stop(message)
 
@@ -82,9 +74,6 @@ def in_plain_words(report: pytest.TestReport) -> str:
         return report.longrepr.partition("\n\n")[0][:LONGEST]
     crash = getattr(report.longrepr, "reprcrash", None)
     message = (crash.message if crash else str(report.longrepr)).removeprefix("AssertionError: ")
-    in_words = (NO_ANSWER | BROKEN_OFF).get(message.partition(":")[0])
-    if in_words:
-        return in_words
     message = FOREIGN_FRAMES.sub("", message)
     # Of a long log, the first line says what is wrong and the last ones why.
     return message if len(message) <= LONGEST else f"{message.partition(chr(10))[0]}\n...{message[-LONGEST:]}"

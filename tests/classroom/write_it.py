@@ -74,18 +74,27 @@ def not_written(step: str, code: dict[str, str]) -> list[Task]:
     return [task for task in load(step) if not is_written(code.get(task.file, ""), task)]
 
 
+def waits_for(step: str, code: dict[str, str]) -> dict[str, int]:
+    """Return for each test how far down the order one must write until it can pass; 0 if all that it needs is there."""
+    place = {task.name: number for number, task in enumerate(not_written(step, code), 1)}
+    return {
+        test: max((place.get(name, 0) for name in needs), default=0) for test, needs in data_of(step)["tests"].items()
+    }
+
+
 def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function: str = "") -> tuple[Task | None, str]:
     """Return the function that a hint is for, and what is said of a slip that shows in the answer ("": none does).
 
-    The outcome is the first test that failed. What that test needs and is not written comes first; then what a slip
-    shows; then what the test is about; then, of what it needs, the function that was written last.
+    The outcome is the first test that failed. Where the app crashed comes first; then what the test needs and is not
+    written; then what a slip shows; then what the test is about; then, of what it needs, what was written last.
     """
     data, tasks = data_of(step), {task.name: task for task in load(step)}
     test, message = (outcome.function, outcome.message) if outcome else ("", "")
     needed = data["tests"].get(test, []) if outcome else list(tasks)
-    names = [task.name for task in not_written(step, code) if task.name in needed]
+    names = [name for name in re.findall(r"Its log says: .*, in (\w+) \(", message) if name in tasks]
+    names += [task.name for task in not_written(step, code) if task.name in needed]
     slips = [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
-    slips = [] if names else slips
+    slips = [slip for slip in slips if slip["function"] in names[:1] or not names]
     names += [slip["function"] for slip in slips]
     names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
     task = tasks.get(function) or next((tasks[name] for name in names), None)
