@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def entry_of(test: str, entries: list[str]) -> str:
     return max(fitting or [e for e in entries if e.partition("[")[0] == test], key=len, default="")
 
 
-def grade_of(step: str, name: str, judgement: Judgement, waits_for: dict[str, int] | None = None) -> Grade:
+def grade_of(step: str, name: str, judgement: Judgement, waits_for: Callable[[Outcome], int] = lambda _: 0) -> Grade:
     """Return the grade that follows from what the tests say; tests that wait for what is not written come last."""
     objectives = load(step)
     entries = [entry for objective in objectives for entry in objective.tests]
@@ -119,7 +120,7 @@ def grade_of(step: str, name: str, judgement: Judgement, waits_for: dict[str, in
     complete = bool(judgement.outcomes) and not judgement.problem
 
     def urgency(outcome: Outcome) -> tuple[int, bool]:
-        return (waits_for or {}).get(outcome.function, 0), not CRASHES.match(outcome.message)
+        return waits_for(outcome), not CRASHES.match(outcome.message)
 
     def state_of(entry: str, works: bool) -> str:
         kinds = {outcome.outcome for outcome in found[entry]}
@@ -169,7 +170,7 @@ def grade_app(step: str, app: str, hint: int, function: str) -> int:
         tell(1, 1)  # it may have stopped before the last test
     files = [] if app.startswith(URL) else folder_of(app).glob("*.py")
     code = {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
-    grade = grade_of(step, app, judgement, write_it.waits_for(step, code) if code else {})
+    grade = grade_of(step, app, judgement, write_it.waits_for(step, code))
     print(results.text(grade, 1))
     if code:
         print_hints(step, code, grade, hint, function)
@@ -283,12 +284,16 @@ def main() -> int:
         print_table(grade_class(options.step, submissions, folder, options.seconds))
         print(f"\nresults.csv and a report for each are in {folder}")
         return 0
+    names = [task.name for task in write_it.load(options.step)]
+    if options.function and options.function not in names:
+        parser.error(f"there is no function {options.function} to write, but {', '.join(names)}")
     if not options.app:
         parser.error("say which app: APP=my.step01.main:app, or which folder: SUBMISSIONS=...")
     code = grade_app(options.step, options.app, options.hint, options.function)
     if options.watch:
         from watchfiles import watch  # comes with uvicorn[standard], which not every environment has
 
+        print("\nAt each save it is graded again. Ctrl+C ends this.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             for _ in watch(folder_of(options.app)):
                 print("\n" + "-" * 80)

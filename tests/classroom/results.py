@@ -106,7 +106,8 @@ def text(grade: "Grade", most: int | None = None) -> str:
         lines += [f"{'Then' if number else 'First'}: {mark.objective.title}. ({in_words(outcome.test)})", ""]
         lines += [explained(mark, outcome), ""]
         more = sorted({in_words(other.function) for _, other in found} - {in_words(outcome.function)})
-        lines += [f"Of the same cause: {'; '.join(more)}.", ""] if more else []
+        rest = f"; and {len(more) - 5} more" if len(more) > 5 else ""
+        lines += [f"Of the same cause: {'; '.join(more[:5])}{rest}.", ""] if more else []
         lines += [f"Read: {mark.objective.read}", ""]
     if not causes and not grade.problem:
         lines.append("All of it holds." if grade.points == grade.possible else "")
@@ -129,9 +130,9 @@ def explained(mark: "Mark", outcome: Outcome) -> str:
     if mark.objective.otherwise and not outcome.test.startswith("test_"):
         lines.append(mark.objective.otherwise)
     elif answer and answer[3] == "4" and answer[1][0] in "45":
-        lines[2:] = ["Nobody gets in by it; but who writes the client, or looks for errors, learns the wrong thing."]
+        lines[2:3] = ["Nobody gets in by it; but who writes the client, or looks for errors, learns the wrong thing."]
     elif answer and answer[3] == "2" and answer[1][0] != "2" and mark.objective.needs:
-        lines[2:] = ["A right request must work first: what this test is about could not be tried."]
+        lines[2:3] = ["A right request must work first: what this test is about could not be tried."]
     for token in dict.fromkeys(re.findall(r"[\w-]{10,}\.[\w-]{10,}(?=\.)", outcome.message)):
         with contextlib.suppress(ValueError):
             lines.append(f"The token {token[:12]}... says {forge.header_of(token)} and {forge.claims_of(token)}.")

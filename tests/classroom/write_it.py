@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,18 @@ def not_written(step: str, code: dict[str, str]) -> list[Task]:
     return [task for task in load(step) if not is_written(code.get(task.file, ""), task)]
 
 
-def waits_for(step: str, code: dict[str, str]) -> dict[str, int]:
-    """Return for each test how far down the order one must write until it can pass; 0 if all that it needs is there."""
+def crashed_in(message: str) -> list[str]:
+    """Return the name of the function in which the app crashed, if the message says so."""
+    return re.findall(r"Its log says: .*, in (\w+) \(", message)
+
+
+def waits_for(step: str, code: dict[str, str]) -> Callable[[Outcome], int]:
+    """Return what says how far down the order one must write until a test can pass; 0 if all that it needs is there."""
+    needs = data_of(step)["tests"]
     place = {task.name: number for number, task in enumerate(not_written(step, code), 1)}
-    return {
-        test: max((place.get(name, 0) for name in needs), default=0) for test, needs in data_of(step)["tests"].items()
-    }
+    return lambda outcome: max(
+        place.get(name, 0) for name in ["", *needs.get(outcome.function, []), *crashed_in(outcome.message)]
+    )
 
 
 def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function: str = "") -> tuple[Task | None, str]:
@@ -91,10 +98,11 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     data, tasks = data_of(step), {task.name: task for task in load(step)}
     test, message = (outcome.function, outcome.message) if outcome else ("", "")
     needed = data["tests"].get(test, []) if outcome else list(tasks)
-    names = [name for name in re.findall(r"Its log says: .*, in (\w+) \(", message) if name in tasks]
-    names += [task.name for task in not_written(step, code) if task.name in needed]
+    names = [name for name in crashed_in(message) if name in tasks]
+    open_tasks = [task.name for task in not_written(step, code)]
+    names += [name for name in open_tasks if name in needed]
     slips = [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
-    slips = [slip for slip in slips if slip["function"] in names[:1] or not names]
+    slips = [s for s in slips if s["function"] not in open_tasks and (s["function"] in names[:1] or not names)]
     names += [slip["function"] for slip in slips]
     names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
     task = tasks.get(function) or next((tasks[name] for name in names), None)
