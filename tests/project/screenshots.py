@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.project.browser import chromium, log_in, press
-from tests.project.conftest import ROOT, STEPS, launch_step
+from tests.project.conftest import ROOT, STEPS, launch_app
 from tests.server import stop
 
 WIDTH, HEIGHT = 1200, 860
@@ -46,7 +46,7 @@ def main() -> None:
     with chromium() as browser:
         for step in STEPS:
             with tempfile.TemporaryDirectory() as folder:
-                server = launch_step(step, Path(folder))
+                server = launch_app(f"{step}.main:app", Path(folder))
                 try:
                     take(browser, step, server.wait_until_ready().url)
                 finally:
