@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
 from tests.classroom.judge import RUNNING, URL, Judgement, Outcome, Tell, end_all, judge
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
+from tests.classroom.steps import HERE, MY, ROOT, STEPS, file_of_tests, names_of_tests
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
 LETS_IN = re.compile(
@@ -87,7 +87,7 @@ def load(step: str) -> list[Objective]:
         objectives = [Objective(name, **fields) for name, fields in tomllib.loads(file.read_text("utf-8")).items()]
     except (TypeError, tomllib.TOMLDecodeError) as error:  # TypeError: a field that is missing, or mistyped
         raise SystemExit(f"{file.name}: {str(error).removeprefix('Objective.__init__() ')}.") from None
-    entries, names = [entry for o in objectives for entry in o.tests], names_of_tests(step)
+    entries, names = [entry for o in objectives for entry in o.tests], names_of_tests(file_of_tests(step))
     wrong = [f"{entry} stands there twice" for entry in {e for e in entries if entries.count(e) > 1}]
     wrong += [f"{name} has no objective" for name in names if not entry_of(name, entries)]
     named = {entry.partition("[")[0] for entry in [*entries, *(need for o in objectives for need in o.needs)]}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.classroom import write_it
 from tests.classroom.judge import Outcome, judge
-from tests.classroom.steps import ROOT, STEPS, copy_step, names_of_tests
+from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests
 from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
 
 
@@ -25,7 +25,7 @@ def test_a_test_that_names_a_function_fails_without_it(step: str, tmp_path: Path
     name, needs = load(step)[0].name, data_of(step)["tests"]
     tests = [test for test in needs if name in needs[test]]
 
-    assert set(needs) == set(names_of_tests(step))
+    assert set(needs) == set(names_of_tests(file_of_tests(step)))
     assert red_without(step, [name], tmp_path, tests) == set(tests)
 
 
@@ -61,7 +61,7 @@ def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -
 
     assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
     assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= set(data["functions"])
-    assert tests <= set(names_of_tests(step))
+    assert tests <= set(names_of_tests(file_of_tests(step)))
 
 
 # What a learner may get wrong in the solution, what must come of it, and a word of what is said
