@@ -5,17 +5,17 @@ Each step runs beside a bare FastAPI route, and beside habits of many projects, 
 """
 
 import asyncio
-import json
 import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,8 @@ import httpx
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.server import Server, launch, stop  # noqa: E402 - found once the root is on the path
+from tests.classroom.grade import progress  # noqa: E402 - found once the root is on the path
+from tests.server import Server, launch, stop  # noqa: E402
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 2, 16
 STORMS, STORM_SECONDS = (8, 16, 32), 5
@@ -85,28 +86,22 @@ class Connection(asyncio.Protocol):
             self.send()
 
 
-async def load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
-    """Return how long each answer took."""
+async def send_for(seconds: float, url: str, request: bytes, connections: int) -> list[float]:
+    """Send the request over and over; return how long each answer took."""
     times: list[float] = []
-    loop = asyncio.get_running_loop()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port)
+    loop, port = asyncio.get_running_loop(), urlsplit(url).port or 80
+    opened = [
+        await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port) for _ in range(connections)
+    ]
     await asyncio.sleep(seconds)
+    for transport, _ in opened:
+        transport.close()
     return times
 
 
-def start_load(server: Server, request: bytes, connections: int, seconds: float) -> "subprocess.Popen[bytes]":
-    """Begin to send the request, over and over."""
-    order = json.dumps([urlsplit(server.url).port, request.decode(), connections, seconds])
-    return subprocess.Popen([sys.executable, __file__, order], stdout=subprocess.PIPE)
-
-
-def times_of(process: "subprocess.Popen[bytes]") -> list[float]:
-    """Return how long each answer took, in order of size."""
-    printed, _ = process.communicate()
-    if process.returncode:
-        sys.exit("The load failed.")
-    return sorted(json.loads(printed))
+def load(seconds: float, url: str, request: bytes, connections: int) -> list[float]:
+    """Do so in a process of the pool; return the times in order of size."""
+    return sorted(asyncio.run(send_for(seconds, url, request, connections)))
 
 
 # The requests
@@ -142,12 +137,6 @@ def memory_of(server: Server) -> float | None:
 # The measurement
 
 
-def progress(done: int, of: int) -> None:
-    """Draw the progress bar."""
-    filled = 40 * done // of
-    print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // of:3} %", end="", file=sys.stderr, flush=True)
-
-
 def percentile(times: list[float], part: float) -> float:
     """Return a percentile of sorted times, in milliseconds; infinite if nothing was answered in time."""
     return 1000 * times[min(int(len(times) * part), len(times) - 1)] if times else float("inf")
@@ -168,7 +157,9 @@ def start_all(folder: Path) -> tuple[dict[str, Server], dict[str, float]]:
     return servers, seconds
 
 
-def measure(servers: dict[str, Server]) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
+def measure(
+    servers: dict[str, Server], pool: ProcessPoolExecutor
+) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
     """Return the times of all answers, a list per round; and those to GET /me while so many others log in."""
     headers = {name: log_in(server) for name, server in servers.items()}
     headers["bare route"] = headers["bare route, 2 workers"] = headers["step 3"]  # the same to parse
@@ -177,19 +168,18 @@ def measure(servers: dict[str, Server]) -> tuple[dict[Any, list[list[float]]], d
     for _ in range(ROUNDS):
         for name, line in MEASURED:
             request = request_of(*line, headers[name], '{"item": "tea"}' if line == ADD else "")
-            rounds[name, line].append(times_of(start_load(servers[name], request, CONNECTIONS, SECONDS)))
+            loaded = pool.submit(load, SECONDS, servers[name].url, request, CONNECTIONS)
+            rounds[name, line].append(loaded.result())
             progress(done := done + 1, steps)
     for logins in STORMS:
         for name in STORMED:
-            body = "&".join(f"{field}={value}" for field, value in FORM.items())
-            storm = start_load(servers[name], request_of("POST", "/login", {}, body), logins, STORM_SECONDS + 2)
+            url, body = servers[name].url, "&".join(f"{field}={value}" for field, value in FORM.items())
+            storm = pool.submit(load, STORM_SECONDS + 2, url, request_of("POST", "/login", {}, body), logins)
             time.sleep(1)
-            storms[name, logins] = times_of(
-                start_load(servers[name], request_of(*READ, headers[name]), 1, STORM_SECONDS)
-            )
-            times_of(storm)
+            loaded = pool.submit(load, STORM_SECONDS, url, request_of(*READ, headers[name]), 1)
+            storms[name, logins] = loaded.result()
+            storm.result()
             progress(done := done + 1, steps)
-    print(file=sys.stderr)
     return rounds, storms
 
 
@@ -231,18 +221,14 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
 
 def main() -> None:
     """Measure and report."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, get_context("spawn")) as pool:
         servers: dict[str, Server] = {}
         try:
             servers, seconds = start_all(Path(folder))
-            report(servers, seconds, *measure(servers))
+            report(servers, seconds, *measure(servers, pool))
         finally:
             stop(list(servers.values()))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        to_port, text, parallel, how_long = json.loads(sys.argv[1])
-        print(json.dumps(asyncio.run(load(to_port, text.encode(), parallel, how_long))))
+    main()
