@@ -2,13 +2,20 @@
 
 import re
 import shutil
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
 MY = ROOT / "my"  # what learners write and break; git ignores it
 STEPS = {"step01": "step01_jwt_login", "step02": "step02_session_middleware", "step03": "step03_combined"}
+
+
+def read_toml(name: str) -> dict[str, Any]:
+    """Return what a TOML file of the classroom says."""
+    return tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def file_of_tests(step: str) -> Path:

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.classroom.break_it import load, prove, put_into_my, run
-from tests.classroom.steps import HERE, ROOT, STEPS, copy_step, file_of_tests, names_of_tests
+from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests, read_toml
 from tests.server import launch, stop
 
 BANK = {f"{step} {mistake.name}": mistake for step in STEPS for mistake in load(step)}
@@ -77,7 +76,7 @@ def test_the_commands_make_use_of_the_mistake_and_not_of_the_step_itself(name: s
 
 def test_no_test_of_the_steps_is_without_a_mistake_that_it_catches() -> None:
     """Otherwise nobody knows whether that test can fail at all."""
-    excused = tomllib.loads((HERE / "mistakes" / "none.toml").read_text(encoding="utf-8"))
+    excused = read_toml("mistakes/none")
     every = {(file, test) for step in STEPS for test, file in names_of_tests(file_of_tests(step)).items()}
     named = {(mistake.step, test.partition("[")[0]) for mistake in BANK.values() for test in mistake.red}
     caught = {(names_of_tests(file_of_tests(step))[test], test) for step, test in named}

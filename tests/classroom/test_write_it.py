@@ -7,8 +7,8 @@ import pytest
 
 from tests.classroom import write_it
 from tests.classroom.judge import Outcome, judge
-from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests
-from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
+from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests, read_toml
+from tests.classroom.write_it import functions_of, hint_for, is_written, load, make_exercise, not_written
 
 
 def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -> set[str]:
@@ -22,7 +22,7 @@ def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -
 @pytest.mark.parametrize("step", STEPS)
 def test_a_test_that_names_a_function_fails_without_it(step: str, tmp_path: Path) -> None:
     """Otherwise a hint is for a function that the test has nothing to do with. (A function of each step, for time.)"""
-    name, needs = load(step)[0].name, data_of(step)["tests"]
+    name, needs = load(step)[0].name, read_toml(f"exercises/{step}")["tests"]
     tests = [test for test in needs if name in needs[test]]
 
     assert set(needs) == set(names_of_tests(file_of_tests(step)))
@@ -56,7 +56,7 @@ def test_what_is_taken_out_is_only_the_bodies_and_the_step_is_the_solution(step:
 @pytest.mark.parametrize("step", STEPS)
 def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -> None:
     """Otherwise HINT=3 has nothing to say, or a hint leads elsewhere."""
-    data = data_of(step)
+    data = read_toml(f"exercises/{step}")
     tests = {test for some in [*data["first"].values(), *(slip["tests"] for slip in data["slips"])] for test in some}
 
     assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
@@ -85,7 +85,7 @@ def test_a_slip_is_known_by_what_was_answered(
     step: str, old: str, new: str, function: str, says: str, tmp_path: Path
 ) -> None:
     """Otherwise a learner gets a hint for what is right already."""
-    slips = [slip for slip in data_of(step)["slips"] if says in slip["says"]]
+    slips = [slip for slip in read_toml(f"exercises/{step}")["slips"] if says in slip["says"]]
     copy_step(step, tmp_path / "mine")
     for file in (tmp_path / "mine").glob("*.py"):
         file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")

@@ -18,7 +18,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.classroom.steps import names_of_tests
+from tests.classroom.steps import names_of_tests, read_toml
 from tests.project.conftest import ROOT, STEPS, launch_app, need
 from tests.server import stop
 
@@ -270,10 +269,10 @@ def test_every_make_target_in_the_prose_exists() -> None:
 def test_every_step_and_mistake_that_is_given_to_make_exists() -> None:
     asked_for = re.compile(r"\bmake [^`\n]*\bSTEP=(\w+)(?: MISTAKE=([\w-]+))?")
     given = {pair for path in READMES for pair in asked_for.findall(code(path))}
-    bank = ROOT / "tests/classroom/mistakes"
-    there = {(file.stem, name) for file in bank.glob("step*.toml") for name in tomllib.loads(file.read_text("utf-8"))}
+    steps = {step.partition("_")[0] for step in STEPS}
+    there = {(step, name) for step in steps for name in read_toml(f"mistakes/{step}")}
 
-    assert {step for step, _ in given} == {step.partition("_")[0] for step in STEPS}
+    assert {step for step, _ in given} == steps
     assert {pair for pair in given if pair[1] not in ("", "secret")} <= there
 
 
