@@ -355,8 +355,7 @@ def test_after_kill_9_what_was_answered_holds_and_what_was_not_happens_once(
 
     with ThreadPoolExecutor(16) as pool:
         before = list(pool.map(attempt, logins))
-    restarted = start().wait_until_ready()
-    with ThreadPoolExecutor(16) as pool:
+        restarted = start().wait_until_ready()
         after = list(pool.map(lambda cookies: browser(cookies, restarted).post(path).status_code, logins))
         copies = list(pool.map(lambda cookies: browser(cookies, restarted).get("/me").status_code, logins))
         again = list(pool.map(lambda cookies: browser(cookies, restarted).post("/checkout").status_code, logins))

@@ -219,12 +219,6 @@ class Cafe(RuleBasedStateMachine):
     server: Server
     jars: Bundle[Jar] = Bundle("jars")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[Jar] = []
-        self.ordered: set[str] = set()
-        self.restarted = False
-
     def open(self, like: Jar | None = None) -> Jar:
         """Open a jar, with copies of another one's cookies if asked."""
         client = visit(Cafe.server, like.client.cookies if like else None)
@@ -235,6 +229,7 @@ class Cafe(RuleBasedStateMachine):
     @initialize(target=jars)
     def two_browsers(self) -> Any:
         """One of them is in use, and copied: a story that begins with nobody takes long to come to anything."""
+        self.all, self.ordered, self.restarted = list[Jar](), set[str](), False
         used, new = self.open(), self.open()
         self.log_in(used, (ALICE, IS_ALICE))
         self.add(used, "tea", 2)
