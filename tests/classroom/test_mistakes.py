@@ -46,8 +46,7 @@ def test_a_mistake_is_a_few_lines_of_code_with_a_story_and_a_source(name: str) -
 def test_no_mistake_uses_a_name_that_is_not_there(tmp_path: Path) -> None:
     """Otherwise a NameError turns the tests red, and not what the story tells."""
     for name, mistake in BANK.items():
-        code = (ROOT / STEPS[mistake.step] / mistake.file).read_text(encoding="utf-8")
-        (tmp_path / f"{name}.py").write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
+        copy_step(mistake.step, tmp_path / name, [(mistake.file, mistake.old, mistake.new)])
 
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", "--quiet", str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""

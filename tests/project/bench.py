@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.classroom.grade import progress  # noqa: E402 - found once the root is on the path
-from tests.server import Server, launch, stop  # noqa: E402
+from tests.project.conftest import launch_app  # noqa: E402
+from tests.server import Server, stop  # noqa: E402
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 2, 16
 STORMS, STORM_SECONDS = (8, 16, 32), 5
@@ -117,13 +118,11 @@ def log_in(server: Server) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {"Cookie": cookies} if cookies else {}
 
 
-def request_of(method: str, path: str, headers: dict[str, str], body: str = "") -> bytes:
+def request_of(method: str, path: str, **more: Any) -> bytes:
     """Return a request as it goes over the wire."""
-    if body:
-        kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
-        headers = headers | {"Content-Type": kind, "Content-Length": str(len(body))}
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", body]).encode()
+    request = httpx.Request(method, f"http://127.0.0.1{path}", **more)
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + request.content
 
 
 def memory_of(server: Server) -> float | None:
@@ -144,15 +143,12 @@ def percentile(times: list[float], part: float) -> float:
 
 def start_all(folder: Path) -> tuple[dict[str, Server], dict[str, float]]:
     """Start every app, one after the other; return them, and how many seconds each took."""
-    keys = {"JWT_SECRET_KEY": "k" * 40, "SESSION_SECRET_KEY": "s" * 40, "UVICORN_ACCESS_LOG": "false"}
-    keys["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
     servers: dict[str, Server] = {}
     seconds: dict[str, float] = {}
     for name, app in APPS.items():
         workers = {"WEB_CONCURRENCY": "2"} if name.endswith("2 workers") else {}
         began = time.perf_counter()
-        servers[name] = launch(app, ROOT, folder / f"{len(servers)}.log", keys | workers)
-        servers[name].wait_until_ready()
+        servers[name] = launch_app(app, folder, UVICORN_ACCESS_LOG="false", **workers).wait_until_ready()
         seconds[name] = time.perf_counter() - began
     return servers, seconds
 
@@ -167,16 +163,16 @@ def measure(
     rounds, storms = defaultdict(list), {}
     for _ in range(ROUNDS):
         for name, line in MEASURED:
-            request = request_of(*line, headers[name], '{"item": "tea"}' if line == ADD else "")
+            request = request_of(*line, headers=headers[name], json={"item": "tea"} if line == ADD else None)
             loaded = pool.submit(load, SECONDS, servers[name].url, request, CONNECTIONS)
             rounds[name, line].append(loaded.result())
             progress(done := done + 1, steps)
     for logins in STORMS:
         for name in STORMED:
-            url, body = servers[name].url, "&".join(f"{field}={value}" for field, value in FORM.items())
-            storm = pool.submit(load, STORM_SECONDS + 2, url, request_of("POST", "/login", {}, body), logins)
+            url = servers[name].url
+            storm = pool.submit(load, STORM_SECONDS + 2, url, request_of("POST", "/login", data=FORM), logins)
             time.sleep(1)
-            loaded = pool.submit(load, STORM_SECONDS, url, request_of(*READ, headers[name]), 1)
+            loaded = pool.submit(load, STORM_SECONDS, url, request_of(*READ, headers=headers[name]), 1)
             storms[name, logins] = loaded.result()
             storm.result()
             progress(done := done + 1, steps)
@@ -196,17 +192,15 @@ def machine() -> str:
 
 
 def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, storms: Any) -> None:
-    """Print the tables, and the throughput as bars."""
+    """Print the tables."""
     rates = {key: [len(times) / SECONDS for times in each] for key, each in rounds.items()}
     print(f"{machine()}\n\n{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s, medians.\n")
     print("| App | Request | Requests per second | Of the bare route | p50, ms | p99, ms |\n|---|---|---|---|---|---|")
-    bars = {}
     for (name, line), each in rates.items():
         base = rates["bare route, 2 workers" if name.endswith("2 workers") else "bare route", READ]
         part = statistics.median(rate / bare for rate, bare in zip(each, base, strict=True))
         p50, p99 = (statistics.median(percentile(times, p) for times in rounds[name, line]) for p in (0.5, 0.99))
         print(f"| {name} | {' '.join(line)} | {statistics.median(each):.0f} | {part:.0%} | {p50:.1f} | {p99:.1f} |")
-        bars[f"{name}, {' '.join(line)}"] = statistics.median(each)
     print(f"\np99 of GET /me, in ms, while others log in (inf: no answer within {STORM_SECONDS} s):\n")
     print(f"| App | {' | '.join(f'{logins} logins' for logins in STORMS)} |\n|---{'|---' * len(STORMS)}|")
     for name in STORMED:
@@ -214,9 +208,6 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
     print("\n| App | Start, s | Memory after all that, MiB |\n|---|---|---|")
     for name in (name for name in APPS if not name.endswith("workers")):
         print(f"| {name} | {seconds[name]:.2f} | {memory_of(servers[name]) or float('nan'):.0f} |")
-    print("\nRequests per second:\n")
-    for label, rate in bars.items():
-        print(f"{label:34} {'#' * round(50 * rate / max(bars.values()))} {rate:.0f}")
 
 
 def main() -> None:

@@ -95,21 +95,21 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
 def need(program: str, install: str) -> str:
     """Return where a program is; without it skip, or fail where nothing may be missing (in CI)."""
     found = shutil.which(program)
-    if found is None and os.environ.get("CI"):
-        pytest.fail(f"{program} is missing, and in CI nothing may be: install {install}")
     if found is None:
-        pytest.skip(f"{program} is missing: install {install}, for example with apt-get install {install}")
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"{program} is missing: install {install}, for example with apt-get install {install}")
     return found
 
 
 class RedisServer:
     """A Redis of the test's own, on a free port, which can be stopped and started again."""
 
+    process: subprocess.Popen[bytes]
+
     def __init__(self, program: str, folder: Path) -> None:
         """Choose a port; start nothing yet."""
         self.program, self.folder, self.port = program, folder, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
         """Start it, and return once it answers."""
@@ -124,10 +124,8 @@ class RedisServer:
 
     def stop(self) -> None:
         """Stop it, as a power cut would."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture

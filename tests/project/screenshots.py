@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
-from tests.project.browser import chromium, log_in, press
+from tests.project.browser import add, chromium, log_in, press
 from tests.project.conftest import ROOT, STEPS, launch_app
 from tests.server import stop
 
@@ -21,8 +21,7 @@ def use(page: Page, step: str) -> None:
         press(page, "Count a visit")
         press(page, "Count a visit")
     if step != STEPS[0]:
-        press(page, "Add tea")
-        expect(page.locator("#cart li")).to_be_visible()
+        add(page, "tea")
     if step != STEPS[1]:
         log_in(page, "alice")
     page.wait_for_load_state("networkidle")

@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect
 
-from tests.project.browser import chromium, fill_in_login, log_in, press
+from tests.project.browser import add, chromium, fill_in_login, log_in, press
 from tests.project.conftest import NO_REDIS, ROOT, STEP1, STEP2, STEP3, STEPS, StartStep
 from tests.server import Server, stop
 
@@ -70,12 +70,6 @@ def cookies(page: Page) -> dict[str, dict[str, Any]]:
 def cookie_header(page: Page) -> str:
     """Return the Cookie header as a person would copy it from the browser's tools."""
     return "; ".join(f"{name}={cookie['value']}" for name, cookie in cookies(page).items())
-
-
-def add(page: Page, item: str) -> None:
-    """Press Add beside one item of the menu, and wait until it is in the cart."""
-    press(page, f"Add {item}")
-    expect(page.locator("#cart li", has_text=item)).to_be_visible()
 
 
 def edit(page: Page, change: str) -> None:

@@ -31,9 +31,9 @@ from tests.server import stop
 
 READMES = sorted(path for folders in ("", "[!.]*/", "tests/*/") for path in ROOT.glob(f"{folders}*.md"))
 READMES = [path for path in READMES if path.parent.name != "my"]
+LANGUAGES = "python|console|diff|sh|powershell|mermaid|toml"
 # A heading; or a block, perhaps with a comment before it
-PIECE = re.compile(r"^(#.*)|(?:^(<!--.*)\n+)?^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-LANGUAGES = {"python", "console", "diff", "sh", "powershell", "mermaid", "toml"}
+PIECE = re.compile(rf"^(#.*)|(?:^(<!--.*)\n+)?^```({LANGUAGES})\n((?:.*\n)*?)```$", re.MULTILINE)
 
 
 @dataclass
@@ -71,7 +71,7 @@ def blocks_of(path: Path) -> list[Block]:
         heading = new_heading or heading
         if not new_heading:
             blocks.append(Block(path, readme.count("\n", 0, piece.start(3)) + 1, language, heading, note, text))
-    assert readme.count("\n```") == 2 * len(blocks), f"{path}: a block is never closed"
+    assert readme.count("\n```") == 2 * len(blocks), f"{path}: a block is open, or in a language that nobody checks"
     return blocks
 
 
@@ -103,11 +103,6 @@ MISTAKES = [scene for scene in CHANGES if scene.path.parent.name in STEPS]
 
 def blocks_in(language: str) -> list[Block]:
     return [block for block in BLOCKS if block.language == language]
-
-
-@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_block_is_in_a_language_that_is_checked(path: Path) -> None:
-    assert [f"{block}: {block.language}" for block in blocks_of(path) if block.language not in LANGUAGES] == []
 
 
 @pytest.mark.parametrize("block", blocks_in("python"), ids=str)
