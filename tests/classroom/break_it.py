@@ -10,12 +10,11 @@ import random
 import subprocess
 import sys
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.classroom.judge import judge
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step
+from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step, read_toml
 from tests.server import SETTINGS, Server
 
 # The app starts and answers: it stays green in every mistake that does not name it
@@ -42,8 +41,7 @@ class Mistake:
 
 def load(step: str) -> list[Mistake]:
     """Return the mistakes of a step, in the order of its file."""
-    text = (HERE / "mistakes" / f"{step}.toml").read_text(encoding="utf-8")
-    return [Mistake(step, name, **fields) for name, fields in tomllib.loads(text).items()]
+    return [Mistake(step, name, **fields) for name, fields in read_toml(f"mistakes/{step}").items()]
 
 
 def prove(mistake: Mistake, tries: int = 5) -> str:

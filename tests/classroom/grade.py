@@ -11,16 +11,16 @@ import re
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from tomllib import TOMLDecodeError
 
 from tests.classroom import results, write_it
 from tests.classroom.handed_in import find_app, look_at, printable, unpack
 from tests.classroom.judge import RUNNING, URL, Judgement, Outcome, Tell, end_all, judge
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, names_of_tests
+from tests.classroom.steps import MY, ROOT, STEPS, file_of_tests, names_of_tests, read_toml
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
 LETS_IN = re.compile(
@@ -86,12 +86,11 @@ class Grade:
 
 def load(step: str) -> list[Objective]:
     """Return the objectives of a step, in order; exits with a sentence if they cannot be graded by."""
-    file = HERE / "objectives" / f"{step}.toml"
     try:
-        objectives = [Objective(name, **fields) for name, fields in tomllib.loads(file.read_text("utf-8")).items()]
-    except (TypeError, tomllib.TOMLDecodeError) as error:  # TypeError: a field that is missing, or mistyped
-        raise SystemExit(f"{file.name}: {str(error).removeprefix('Objective.__init__() ')}.") from None
-    entries, names = [entry for o in objectives for entry in o.tests], names_of_tests(step)
+        objectives = [Objective(name, **fields) for name, fields in read_toml(f"objectives/{step}").items()]
+    except (TypeError, TOMLDecodeError) as error:  # TypeError: a field that is missing, or mistyped
+        raise SystemExit(f"{step}.toml: {str(error).removeprefix('Objective.__init__() ')}.") from None
+    entries, names = [entry for o in objectives for entry in o.tests], names_of_tests(file_of_tests(step))
     wrong = [f"{entry} stands there twice" for entry in {e for e in entries if entries.count(e) > 1}]
     wrong += [f"{name} has no objective" for name in names if not entry_of(name, entries)]
     named = {entry.partition("[")[0] for entry in [*entries, *(need for o in objectives for need in o.needs)]}
@@ -99,7 +98,7 @@ def load(step: str) -> list[Objective]:
     if sum(objective.points for objective in objectives) != 100:
         wrong.append(f"the points add up to {sum(objective.points for objective in objectives)}, not to 100")
     if wrong:
-        raise SystemExit(f"{file.name}: " + "; ".join(sorted(wrong)) + ".")
+        raise SystemExit(f"{step}.toml: " + "; ".join(sorted(wrong)) + ".")
     return objectives
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.classroom.steps import HERE, ROOT, STEPS
+from tests.classroom.steps import ROOT, STEPS, read_toml
 from tests.classroom.write_it import functions_of, statements_of
 
 NOT_HANDED_IN = shutil.ignore_patterns(".git", ".venv", "venv", "node_modules", "__*__", ".env", "*.sqlite3*")
@@ -78,7 +78,7 @@ def look_at(step: str, folder: Path) -> list[str]:
     both = ours & shapes([text for name, text in texts.items() if name.endswith(".py")])
     copied = f"a copy of {STEPS[step]}: {len(both)} of its {len(ours)} functions"
     found = [copied] if len(both) > 0.7 * len(ours) else []
-    for why, pattern in tomllib.loads((HERE / "objectives" / "look_at.toml").read_text("utf-8"))["patterns"].items():
+    for why, pattern in read_toml("objectives/look_at")["patterns"].items():
         for name, text in texts.items():
             for hit in re.finditer(pattern, text, re.MULTILINE):
                 number = text.count("\n", 0, hit.end()) + 1

@@ -6,19 +6,16 @@ python -m tests.classroom.made_up    runs all tests on all of them (minutes) and
 import json
 import sys
 import tempfile
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests.classroom.grade import Grade, grade_of, grade_submission
 from tests.classroom.judge import Judgement, Outcome
-from tests.classroom.steps import HERE, STEPS, copy_step
+from tests.classroom.steps import HERE, STEPS, copy_step, read_toml
 
 CLASS: dict[str, dict[str, Any]] = {
-    f"{step} {name}": submission
-    for step in STEPS
-    for name, submission in tomllib.loads((HERE / "class" / f"{step}.toml").read_text("utf-8")).items()
+    f"{step} {name}": submission for step in STEPS for name, submission in read_toml(f"class/{step}").items()
 }
 FILE = HERE / "class" / "seen.json"
 SEEN: dict[str, Any] = json.loads(FILE.read_text("utf-8"))

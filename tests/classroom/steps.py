@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 HERE = Path(__file__).parent
@@ -11,18 +13,23 @@ MY = ROOT / "my"  # what learners write and break; git ignores it
 STEPS = {"step01": "step01_jwt_login", "step02": "step02_session_middleware", "step03": "step03_combined"}
 
 
+def read_toml(name: str) -> dict[str, Any]:
+    """Return what a TOML file of the classroom says."""
+    return tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 def file_of_tests(step: str) -> Path:
     """Return the file of the step's tests."""
     return ROOT / "tests" / f"test_{STEPS[step]}.py"
 
 
-def names_of_tests(step: str) -> dict[str, Path]:
-    """Return the names of the step's test functions, with the file where each stands: steps 2 and 3 share one."""
-    files = [file_of_tests(step)]
-    if "from tests.cart_and_cookie import *" in files[0].read_text(encoding="utf-8"):
-        files.append(ROOT / "tests" / "cart_and_cookie.py")
-    codes = [(file, file.read_text(encoding="utf-8")) for file in files]
-    return {name: file for file, code in codes for name in re.findall(r"^def (test_\w+)", code, re.MULTILINE)}
+def names_of_tests(file: Path) -> dict[str, Path]:
+    """Return the names of a file's test functions, with the file where each stands: steps 2 and 3 share one."""
+    code = file.read_text(encoding="utf-8")
+    names = dict.fromkeys(re.findall(r"^def (test_\w+)", code, re.MULTILINE), file)
+    for shared in re.findall(r"^from tests\.(\w+) import \*", code, re.MULTILINE):
+        names |= names_of_tests(ROOT / "tests" / f"{shared}.py")
+    return names
 
 
 def copy_step(step: str, folder: Path, changes: Iterable[tuple[str, str, str]] = ()) -> None:

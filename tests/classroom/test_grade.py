@@ -74,7 +74,7 @@ def test_objectives_that_cannot_be_graded_by_are_told_of_before_anything_is_grad
     text = (ROOT / "tests/classroom/objectives/step01.toml").read_text(encoding="utf-8")
     (tmp_path / "objectives").mkdir()
     (tmp_path / "objectives/step01.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
-    monkeypatch.setattr(grade, "HERE", tmp_path)
+    monkeypatch.setattr("tests.classroom.steps.HERE", tmp_path)
 
     with pytest.raises(SystemExit, match=sentence):
         grade.load("step01")

@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.classroom.break_it import load, prove, put_into_my, run
-from tests.classroom.steps import HERE, ROOT, STEPS, copy_step, names_of_tests
+from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests, read_toml
 from tests.server import launch, stop
 
 BANK = {f"{step} {mistake.name}": mistake for step in STEPS for mistake in load(step)}
@@ -38,19 +37,16 @@ def test_a_mistake_turns_red_what_it_names_and_the_test_says_why(verdicts: dict[
 def test_a_mistake_is_a_few_lines_of_code_with_a_story_and_a_source(name: str) -> None:
     """Otherwise it is a riddle, not a lesson."""
     mistake = BANK[name]
-    code = (ROOT / STEPS[mistake.step] / mistake.file).read_text(encoding="utf-8")
 
-    assert code.count(mistake.old) == 1
     assert len(mistake.new.splitlines()) <= 15
     assert mistake.title and mistake.source and len(mistake.story.split()) >= 10
-    assert {test.partition("[")[0] for test in mistake.red} <= set(names_of_tests(mistake.step))
+    assert {test.partition("[")[0] for test in mistake.red} <= set(names_of_tests(file_of_tests(mistake.step)))
 
 
 def test_no_mistake_uses_a_name_that_is_not_there(tmp_path: Path) -> None:
     """Otherwise a NameError turns the tests red, and not what the story tells."""
     for name, mistake in BANK.items():
-        code = (ROOT / STEPS[mistake.step] / mistake.file).read_text(encoding="utf-8")
-        (tmp_path / f"{name}.py").write_text(code.replace(mistake.old, mistake.new), encoding="utf-8")
+        copy_step(mistake.step, tmp_path / name, [(mistake.file, mistake.old, mistake.new)])
 
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", "--quiet", str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
@@ -77,10 +73,10 @@ def test_the_commands_make_use_of_the_mistake_and_not_of_the_step_itself(name: s
 
 def test_no_test_of_the_steps_is_without_a_mistake_that_it_catches() -> None:
     """Otherwise nobody knows whether that test can fail at all."""
-    excused = tomllib.loads((HERE / "mistakes" / "none.toml").read_text(encoding="utf-8"))
-    every = {(file, test) for step in STEPS for test, file in names_of_tests(step).items()}
+    excused = read_toml("mistakes/none")
+    every = {(file, test) for step in STEPS for test, file in names_of_tests(file_of_tests(step)).items()}
     named = {(mistake.step, test.partition("[")[0]) for mistake in BANK.values() for test in mistake.red}
-    caught = {(names_of_tests(step)[test], test) for step, test in named}
+    caught = {(names_of_tests(file_of_tests(step))[test], test) for step, test in named}
 
     assert {test for _, test in every - caught} == set(excused)
 

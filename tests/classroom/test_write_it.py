@@ -7,8 +7,8 @@ import pytest
 
 from tests.classroom import write_it
 from tests.classroom.judge import Outcome, judge
-from tests.classroom.steps import ROOT, STEPS, copy_step, names_of_tests
-from tests.classroom.write_it import data_of, functions_of, hint_for, is_written, load, make_exercise, not_written
+from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests, read_toml
+from tests.classroom.write_it import functions_of, hint_for, is_written, load, make_exercise, not_written, waits_for
 
 
 def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -> set[str]:
@@ -22,10 +22,10 @@ def red_without(step: str, missing: list[str], folder: Path, tests: list[str]) -
 @pytest.mark.parametrize("step", STEPS)
 def test_a_test_that_names_a_function_fails_without_it(step: str, tmp_path: Path) -> None:
     """Otherwise a hint is for a function that the test has nothing to do with. (A function of each step, for time.)"""
-    name, needs = load(step)[0].name, data_of(step)["tests"]
+    name, needs = load(step)[0].name, read_toml(f"exercises/{step}")["tests"]
     tests = [test for test in needs if name in needs[test]]
 
-    assert set(needs) == set(names_of_tests(step))
+    assert set(needs) == set(names_of_tests(file_of_tests(step)))
     assert red_without(step, [name], tmp_path, tests) == set(tests)
 
 
@@ -56,12 +56,12 @@ def test_what_is_taken_out_is_only_the_bodies_and_the_step_is_the_solution(step:
 @pytest.mark.parametrize("step", STEPS)
 def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -> None:
     """Otherwise HINT=3 has nothing to say, or a hint leads elsewhere."""
-    data = data_of(step)
+    data = read_toml(f"exercises/{step}")
     tests = {test for some in [*data["first"].values(), *(slip["tests"] for slip in data["slips"])] for test in some}
 
     assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
     assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= set(data["functions"])
-    assert tests <= {"WWW-Authenticate", *names_of_tests(step)}
+    assert tests <= {"WWW-Authenticate", *names_of_tests(file_of_tests(step))}
 
 
 # What a learner may get wrong in the solution, what must come of it, and a word of what is said
@@ -85,7 +85,7 @@ def test_a_slip_is_known_by_what_was_answered(
     step: str, old: str, new: str, function: str, says: str, tmp_path: Path
 ) -> None:
     """Otherwise a learner gets a hint for what is right already."""
-    slips = [slip for slip in data_of(step)["slips"] if says in slip["says"]]
+    slips = [slip for slip in read_toml(f"exercises/{step}")["slips"] if says in slip["says"]]
     copy_step(step, tmp_path / "mine")
     for file in (tmp_path / "mine").glob("*.py"):
         file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
@@ -110,6 +110,22 @@ def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tm
     assert name_for("test_a_wrong_password_is_refused") == "login"
     assert name_for("test_the_token_tells_me_who_logged_in[alice]") == "current_user"
     assert name_for("test_a_wrong_password_is_refused", "issue_token") == "issue_token"
+    waits = waits_for("step01", code)
+    assert waits(Outcome("test_a_wrong_password_is_refused", "failed", "")) == 0
+    assert waits(Outcome("test_the_token_tells_me_who_logged_in[bob]", "failed", "")) == 2
+
+
+def test_a_crash_leads_to_the_function_that_crashed(tmp_path: Path) -> None:
+    """Otherwise a KeyError in one function gets a hint for another."""
+    old, new = 'read_count(request.session.get("visits")) + 1', 'request.session["visits"] + 1'
+    copy_step("step02", tmp_path / "mine", [("main.py", old, new)])
+
+    judgement = judge("step02", tmp_path, app="mine.main:app", tests=["test_looking_at_the_visits_counts_none"])
+
+    first = next(outcome for outcome in judgement.outcomes if outcome.outcome == "failed")
+    task, _ = hint_for("step02", {}, first)
+    assert "Its log says: KeyError: 'visits', in count_visit (main.py, line " in first.message
+    assert task and task.name == "count_visit"
 
 
 def test_an_exercise_is_never_written_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

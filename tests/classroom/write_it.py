@@ -8,14 +8,12 @@ import argparse
 import ast
 import re
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.classroom.judge import Outcome
-from tests.classroom.steps import HERE, MY, STEPS, copy_step
+from tests.classroom.steps import MY, STEPS, copy_step, read_toml
 
 NOT_WRITTEN = "raise NotImplementedError"
 
@@ -31,14 +29,9 @@ class Task:
     body: str = NOT_WRITTEN  # until then; a neutral answer where raising would stop what comes before
 
 
-def data_of(step: str) -> dict[str, Any]:
-    """Return the exercise of a step as its file has it."""
-    return tomllib.loads((HERE / "exercises" / f"{step}.toml").read_text(encoding="utf-8"))
-
-
 def load(step: str) -> list[Task]:
     """Return the functions to write, in order."""
-    return [Task(name, **fields) for name, fields in data_of(step)["functions"].items()]
+    return [Task(name, **fields) for name, fields in read_toml(f"exercises/{step}")["functions"].items()]
 
 
 def functions_of(code: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -82,7 +75,7 @@ def crashed_in(message: str) -> list[str]:
 
 def waits_for(step: str, code: dict[str, str]) -> Callable[[Outcome], int]:
     """Return what says how far down the order one must write until a test can pass; 0 if all that it needs is there."""
-    needs = data_of(step)["tests"]
+    needs = read_toml(f"exercises/{step}")["tests"]
     place = {task.name: number for number, task in enumerate(not_written(step, code), 1)}
     return lambda outcome: max(
         place.get(name, 0) for name in ["", *needs.get(outcome.function, []), *crashed_in(outcome.message)]
@@ -95,7 +88,7 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     The outcome is the first test that failed. Where the app crashed comes first; then what the test needs and is not
     written; then what a slip shows; then what the test is about; then, of what it needs, what was written last.
     """
-    data, tasks = data_of(step), {task.name: task for task in load(step)}
+    data, tasks = read_toml(f"exercises/{step}"), {task.name: task for task in load(step)}
     test, message = (outcome.function, outcome.message) if outcome else ("", "")
     needed = data["tests"].get(test, []) if outcome else list(tasks)
     names = [name for name in crashed_in(message) if name in tasks]

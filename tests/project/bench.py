@@ -5,17 +5,17 @@ Each step runs beside a bare FastAPI route, and beside habits of many projects, 
 """
 
 import asyncio
-import json
 import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,9 @@ import httpx
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.server import Server, launch, stop  # noqa: E402 - found once the root is on the path
+from tests.classroom.grade import progress  # noqa: E402 - found once the root is on the path
+from tests.project.conftest import launch_app  # noqa: E402
+from tests.server import Server, stop  # noqa: E402
 
 ROUNDS, SECONDS, CONNECTIONS = 5, 2, 16
 STORMS, STORM_SECONDS = (8, 16, 32), 5
@@ -85,28 +87,22 @@ class Connection(asyncio.Protocol):
             self.send()
 
 
-async def load(port: int, request: bytes, connections: int, seconds: float) -> list[float]:
-    """Return how long each answer took."""
+async def send_for(seconds: float, url: str, request: bytes, connections: int) -> list[float]:
+    """Send the request over and over; return how long each answer took."""
     times: list[float] = []
-    loop = asyncio.get_running_loop()
-    for _ in range(connections):
-        await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port)
+    loop, port = asyncio.get_running_loop(), urlsplit(url).port or 80
+    opened = [
+        await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port) for _ in range(connections)
+    ]
     await asyncio.sleep(seconds)
+    for transport, _ in opened:
+        transport.close()
     return times
 
 
-def start_load(server: Server, request: bytes, connections: int, seconds: float) -> "subprocess.Popen[bytes]":
-    """Begin to send the request, over and over."""
-    order = json.dumps([urlsplit(server.url).port, request.decode(), connections, seconds])
-    return subprocess.Popen([sys.executable, __file__, order], stdout=subprocess.PIPE)
-
-
-def times_of(process: "subprocess.Popen[bytes]") -> list[float]:
-    """Return how long each answer took, in order of size."""
-    printed, _ = process.communicate()
-    if process.returncode:
-        sys.exit("The load failed.")
-    return sorted(json.loads(printed))
+def load(seconds: float, url: str, request: bytes, connections: int) -> list[float]:
+    """Do so in a process of the pool; return the times in order of size."""
+    return sorted(asyncio.run(send_for(seconds, url, request, connections)))
 
 
 # The requests
@@ -122,13 +118,11 @@ def log_in(server: Server) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {"Cookie": cookies} if cookies else {}
 
 
-def request_of(method: str, path: str, headers: dict[str, str], body: str = "") -> bytes:
+def request_of(method: str, path: str, **more: Any) -> bytes:
     """Return a request as it goes over the wire."""
-    if body:
-        kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
-        headers = headers | {"Content-Type": kind, "Content-Length": str(len(body))}
-    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", body]).encode()
+    request = httpx.Request(method, f"http://127.0.0.1{path}", **more)
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + request.content
 
 
 def memory_of(server: Server) -> float | None:
@@ -142,12 +136,6 @@ def memory_of(server: Server) -> float | None:
 # The measurement
 
 
-def progress(done: int, of: int) -> None:
-    """Draw the progress bar."""
-    filled = 40 * done // of
-    print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // of:3} %", end="", file=sys.stderr, flush=True)
-
-
 def percentile(times: list[float], part: float) -> float:
     """Return a percentile of sorted times, in milliseconds; infinite if nothing was answered in time."""
     return 1000 * times[min(int(len(times) * part), len(times) - 1)] if times else float("inf")
@@ -155,20 +143,19 @@ def percentile(times: list[float], part: float) -> float:
 
 def start_all(folder: Path) -> tuple[dict[str, Server], dict[str, float]]:
     """Start every app, one after the other; return them, and how many seconds each took."""
-    keys = {"JWT_SECRET_KEY": "k" * 40, "SESSION_SECRET_KEY": "s" * 40, "UVICORN_ACCESS_LOG": "false"}
-    keys["DENYLIST_URL"] = f"sqlite:///{folder / 'denylist.sqlite3'}"
     servers: dict[str, Server] = {}
     seconds: dict[str, float] = {}
     for name, app in APPS.items():
         workers = {"WEB_CONCURRENCY": "2"} if name.endswith("2 workers") else {}
         began = time.perf_counter()
-        servers[name] = launch(app, ROOT, folder / f"{len(servers)}.log", keys | workers)
-        servers[name].wait_until_ready()
+        servers[name] = launch_app(app, folder, UVICORN_ACCESS_LOG="false", **workers).wait_until_ready()
         seconds[name] = time.perf_counter() - began
     return servers, seconds
 
 
-def measure(servers: dict[str, Server]) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
+def measure(
+    servers: dict[str, Server], pool: ProcessPoolExecutor
+) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
     """Return the times of all answers, a list per round; and those to GET /me while so many others log in."""
     headers = {name: log_in(server) for name, server in servers.items()}
     headers["bare route"] = headers["bare route, 2 workers"] = headers["step 3"]  # the same to parse
@@ -176,20 +163,19 @@ def measure(servers: dict[str, Server]) -> tuple[dict[Any, list[list[float]]], d
     rounds, storms = defaultdict(list), {}
     for _ in range(ROUNDS):
         for name, line in MEASURED:
-            request = request_of(*line, headers[name], '{"item": "tea"}' if line == ADD else "")
-            rounds[name, line].append(times_of(start_load(servers[name], request, CONNECTIONS, SECONDS)))
+            request = request_of(*line, headers=headers[name], json={"item": "tea"} if line == ADD else None)
+            loaded = pool.submit(load, SECONDS, servers[name].url, request, CONNECTIONS)
+            rounds[name, line].append(loaded.result())
             progress(done := done + 1, steps)
     for logins in STORMS:
         for name in STORMED:
-            body = "&".join(f"{field}={value}" for field, value in FORM.items())
-            storm = start_load(servers[name], request_of("POST", "/login", {}, body), logins, STORM_SECONDS + 2)
+            url = servers[name].url
+            storm = pool.submit(load, STORM_SECONDS + 2, url, request_of("POST", "/login", data=FORM), logins)
             time.sleep(1)
-            storms[name, logins] = times_of(
-                start_load(servers[name], request_of(*READ, headers[name]), 1, STORM_SECONDS)
-            )
-            times_of(storm)
+            loaded = pool.submit(load, STORM_SECONDS, url, request_of(*READ, headers=headers[name]), 1)
+            storms[name, logins] = loaded.result()
+            storm.result()
             progress(done := done + 1, steps)
-    print(file=sys.stderr)
     return rounds, storms
 
 
@@ -206,17 +192,15 @@ def machine() -> str:
 
 
 def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, storms: Any) -> None:
-    """Print the tables, and the throughput as bars."""
+    """Print the tables."""
     rates = {key: [len(times) / SECONDS for times in each] for key, each in rounds.items()}
     print(f"{machine()}\n\n{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s, medians.\n")
     print("| App | Request | Requests per second | Of the bare route | p50, ms | p99, ms |\n|---|---|---|---|---|---|")
-    bars = {}
     for (name, line), each in rates.items():
         base = rates["bare route, 2 workers" if name.endswith("2 workers") else "bare route", READ]
         part = statistics.median(rate / bare for rate, bare in zip(each, base, strict=True))
         p50, p99 = (statistics.median(percentile(times, p) for times in rounds[name, line]) for p in (0.5, 0.99))
         print(f"| {name} | {' '.join(line)} | {statistics.median(each):.0f} | {part:.0%} | {p50:.1f} | {p99:.1f} |")
-        bars[f"{name}, {' '.join(line)}"] = statistics.median(each)
     print(f"\np99 of GET /me, in ms, while others log in (inf: no answer within {STORM_SECONDS} s):\n")
     print(f"| App | {' | '.join(f'{logins} logins' for logins in STORMS)} |\n|---{'|---' * len(STORMS)}|")
     for name in STORMED:
@@ -224,25 +208,18 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
     print("\n| App | Start, s | Memory after all that, MiB |\n|---|---|---|")
     for name in (name for name in APPS if not name.endswith("workers")):
         print(f"| {name} | {seconds[name]:.2f} | {memory_of(servers[name]) or float('nan'):.0f} |")
-    print("\nRequests per second:\n")
-    for label, rate in bars.items():
-        print(f"{label:34} {'#' * round(50 * rate / max(bars.values()))} {rate:.0f}")
 
 
 def main() -> None:
     """Measure and report."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, get_context("spawn")) as pool:
         servers: dict[str, Server] = {}
         try:
             servers, seconds = start_all(Path(folder))
-            report(servers, seconds, *measure(servers))
+            report(servers, seconds, *measure(servers, pool))
         finally:
             stop(list(servers.values()))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        to_port, text, parallel, how_long = json.loads(sys.argv[1])
-        print(json.dumps(asyncio.run(load(to_port, text.encode(), parallel, how_long))))
+    main()

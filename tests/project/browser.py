@@ -28,6 +28,12 @@ def press(page: Page, button: str) -> None:
     page.get_by_role("button", name=button, exact=True).click()
 
 
+def add(page: Page, item: str) -> None:
+    """Press Add beside one item of the menu, and wait until it is in the cart."""
+    press(page, f"Add {item}")
+    expect(page.locator("#cart li", has_text=item)).to_be_visible()
+
+
 def fill_in_login(page: Page, username: str, password: str | None = None) -> None:
     """Fill in the form of steps 1 and 3, and press the button."""
     page.get_by_label("Username").fill(username)

@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
-from tests.project.browser import chromium, log_in, press
-from tests.project.conftest import ROOT, STEPS, launch_step
+from tests.project.browser import add, chromium, log_in, press
+from tests.project.conftest import ROOT, STEPS, launch_app
 from tests.server import stop
 
 WIDTH, HEIGHT = 1200, 860
@@ -21,8 +21,7 @@ def use(page: Page, step: str) -> None:
         press(page, "Count a visit")
         press(page, "Count a visit")
     if step != STEPS[0]:
-        press(page, "Add tea")
-        expect(page.locator("#cart li")).to_be_visible()
+        add(page, "tea")
     if step != STEPS[1]:
         log_in(page, "alice")
     page.wait_for_load_state("networkidle")
@@ -46,7 +45,7 @@ def main() -> None:
     with chromium() as browser:
         for step in STEPS:
             with tempfile.TemporaryDirectory() as folder:
-                server = launch_step(step, Path(folder))
+                server = launch_app(f"{step}.main:app", Path(folder))
                 try:
                     take(browser, step, server.wait_until_ready().url)
                 finally:

@@ -1,7 +1,6 @@
 """Attacks on what lies under the steps: Starlette's forms and cookies, Python's numbers, the denylist's settings."""
 
 import multiprocessing
-import secrets
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,21 +12,11 @@ import pytest
 
 from step03_combined.denylist import SQLiteDenylist, open_denylist
 from tests import forge
-from tests.conftest import JWT_KEY, SESSION_KEY
+from tests.conftest import JWT_KEY
 from tests.expect import expect
-from tests.project.conftest import STEPS, StartStep, visit
+from tests.project.conftest import STEP1, STEP2, STEP3, STEPS, as_header, made_up_login, visit
 from tests.server import Server
 from tests.test_step03_combined import ALICE, BOB, IS_ALICE, IS_BOB, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
-
-STEP1, STEP2, STEP3 = STEPS
-HOST_TOKEN, HOST_SESSION = f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"
-
-
-@pytest.fixture(scope="module")
-def https(start_step: StartStep) -> Server:
-    """Step 3 as behind https."""
-    return start_step(STEP3, HTTPS_ONLY="true").wait_until_ready()
-
 
 # Bodies
 
@@ -84,27 +73,20 @@ def test_a_large_body_where_none_is_read_is_not_refused_after_the_deed(
 # Cookies
 
 
-def as_header(cookies: list[tuple[str, str]]) -> dict[bytes, bytes]:
-    """Return the header that brings these cookies, whose names need not be ASCII."""
-    return {b"Cookie": "; ".join(f"{name}={value}" for name, value in cookies).encode("latin-1")}
-
-
 @pytest.mark.parametrize("planted_name", ["\xa0{}", "\x85{}", "\xa0\x85{}", '"{}', '"{}"', "{}\xa0"], ids=ascii)
 def test_a_cookie_that_a_sibling_host_planted_does_not_pass_for_one_of_this_host(
-    https: Server, planted_name: str
+    https: dict[str, Server], planted_name: str
 ) -> None:
     """Otherwise blog.cafe.example makes Bob order as Alice: browsers let it set that name, and Starlette strips it."""
-    with visit(https) as client:
+    with visit(https[STEP3]) as client:
         pairs = []
         for form in (ALICE, BOB):
+            expect(client.post("/login", data=form), 200)
+            pairs.append([*client.cookies.items()])
             client.cookies.clear()
-            answer = client.post("/login", data=form)
-            names = [line.partition("=") for line in answer.headers.get_list("set-cookie")]
-            pairs.append([(name, value.partition(";")[0]) for name, _, value in names])
         alice, bob = pairs
         planted = [(planted_name.format(name), value) for name, value in alice]
-        assert {name for name, _ in bob} == {HOST_TOKEN, HOST_SESSION}
-        client.cookies.clear()
+        assert {name for name, _ in bob} == {f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"}
 
         for cookies in (bob + planted, planted + bob):
             expect(client.get("/me", headers=as_header(cookies)), 200, IS_BOB)
@@ -119,10 +101,10 @@ def test_an_origin_without_a_host_is_not_the_origin_of_a_request_without_a_host(
             expect(client.post("/visits", headers={"Host": "", "Origin": origin}), 403)
 
 
-def test_with_https_only_a_page_that_came_over_http_is_of_another_origin(https: Server) -> None:
+def test_with_https_only_a_page_that_came_over_http_is_of_another_origin(https: dict[str, Server]) -> None:
     """Otherwise whoever sits in the cafe's Wi-Fi and answers for http://cafe.example orders as Alice."""
-    with visit(https) as client:
-        host = https.url.removeprefix("http://")
+    with visit(https[STEP3]) as client:
+        host = client.base_url.netloc.decode()
 
         expect(client.post("/cart", json={"item": "tea"}, headers={"Origin": f"http://{host}"}), 403)
         expect(client.post("/cart", json={"item": "tea"}, headers={"Origin": f"https://{host}"}), 200)
@@ -180,15 +162,11 @@ def test_a_claim_that_the_app_did_not_issue_makes_a_token_unacceptable(
     servers: dict[str, Server], claim: dict[str, Any]
 ) -> None:
     """Otherwise a token that is not to be used yet, or for one thing alone, is good for all, now."""
-    jti = secrets.token_urlsafe(16)
-    token1 = forge.token(forge.good_claims("step01") | claim, JWT_KEY)
-    token3 = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti} | claim, JWT_KEY)
-
+    token = forge.token(forge.good_claims("step01") | claim, JWT_KEY)
     with visit(servers[STEP1]) as client:
-        expect(client.get("/me", headers={"Authorization": f"Bearer {token1}"}), 401)
+        expect(client.get("/me", headers={"Authorization": f"Bearer {token}"}), 401)
     with visit(servers[STEP3]) as client:
-        pair = [(TOKEN_COOKIE, token3), (SESSION_COOKIE, forge.cookie({"jti": jti}, SESSION_KEY))]
-        expect(client.get("/me", headers=as_header(pair)), 401)
+        expect(client.get("/me", headers=as_header(made_up_login(**claim).items())), 401)
 
 
 # Settings

@@ -11,45 +11,27 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import ANY
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from step03_combined import denylist as denylist_module
 from step03_combined.denylist import SQLiteDenylist
-from tests import forge
-from tests.conftest import JWT_KEY, SESSION_KEY, Browser, Launch
+from tests.conftest import Browser, Launch
 from tests.expect import expect
-from tests.project.conftest import NO_REDIS, ROOT, RedisServer, need
-from tests.server import Server, free_port, launch, stop
-from tests.test_step03_combined import ALICE, EMPTY, IS_ALICE, SESSION_COOKIE, TOKEN_COOKIE, add, log_in
+from tests.project.conftest import NO_REDIS, RedisServer, as_header, made_up_login, need, run, wait_until
+from tests.server import Server, free_port
+from tests.test_step03_combined import ALICE, EMPTY, IS_ALICE, add, log_in
 
 STEP = "step03_combined"
 KEEP_SECONDS = 2 * 60 * 60
-Run = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="stops and kills processes as only Unix can")
-
-
-def made_up_login() -> dict[str, str]:
-    """Return the cookies of a login of Alice with tea in the cart, without the 20 ms that her password takes."""
-    jti = secrets.token_urlsafe(16)
-    token = forge.token(forge.good_claims("step03", seconds=3600) | {"jti": jti}, JWT_KEY)
-    data = {"jti": jti, "order_id": secrets.token_urlsafe(16), "renewed": int(time.time()), "cart": {"tea": 2}}
-    return {TOKEN_COOKIE: token, SESSION_COOKIE: forge.cookie(data, SESSION_KEY)}
-
-
-def wait_until(it_is_true: Callable[[], bool]) -> None:
-    """Return once it is true; AssertionError if it is not within 20 seconds."""
-    end = time.monotonic() + 20
-    while not it_is_true():
-        assert time.monotonic() < end, "It did not come true within 20 seconds."
-        time.sleep(0.02)
 
 
 def alice(browser: Browser, server: Server) -> httpx.Client:
@@ -108,7 +90,7 @@ def test_a_thousand_logouts_at_once_over_two_processes_all_hold(start: Launch, b
 # Redis, good and bad
 
 
-def test_step_3_keeps_its_contract_with_redis_too(redis: RedisServer, run: Run) -> None:
+def test_step_3_keeps_its_contract_with_redis_too(redis: RedisServer) -> None:
     """Otherwise what holds on one machine does not hold on many."""
     redis.start()
 
@@ -156,16 +138,16 @@ def test_an_entry_leaves_redis_by_itself_when_no_token_can_need_it(
         assert KEEP_SECONDS - 60 < int(redis.cli("ttl", key)) <= KEEP_SECONDS, key
 
 
-def asked_at_once(server: Server, cookies: str, times: int) -> list[int]:
-    """Ask for /me on so many connections before the first answer is read; return the statuses."""
-    where = urlsplit(server.url)
-    request = f"GET /me HTTP/1.1\r\nHost: {where.netloc}\r\nCookie: {cookies}\r\n\r\n".encode()
+def asked_at_once(client: httpx.Client) -> set[int]:
+    """Ask for /me on 400 connections before the first answer is read; return the statuses."""
+    url, [cookies] = client.base_url, as_header(client.cookies.items()).values()
+    request = b"GET /me HTTP/1.1\r\nHost: %b\r\nCookie: %b\r\n\r\n" % (url.netloc, cookies)
     with contextlib.ExitStack() as opened:
-        to = (where.hostname or "", where.port or 0)
-        connections = [opened.enter_context(socket.create_connection(to, timeout=10)) for _ in range(times)]
+        to = (url.host, url.port or 80)
+        connections = [opened.enter_context(socket.create_connection(to, timeout=10)) for _ in range(400)]
         for connection in connections:
             connection.sendall(request)
-        return [int(connection.recv(100).split()[1]) for connection in connections]
+        return {int(connection.recv(100).split()[1]) for connection in connections}
 
 
 def test_400_visitors_at_one_moment_are_all_served_and_all_told_when_redis_is_silent(
@@ -173,17 +155,15 @@ def test_400_visitors_at_one_moment_are_all_served_and_all_told_when_redis_is_si
 ) -> None:
     """Otherwise a full cafe is told that the denylist is out of reach, or waits for ever when it is."""
     redis.start()
-    server = start(DENYLIST_URL=redis.url).wait_until_ready()
-    cookies = "; ".join(f"{name}={value}" for name, value in log_in(browser(to=server)).cookies.items())
+    client = log_in(browser(to=start(DENYLIST_URL=redis.url)))
 
-    assert set(asked_at_once(server, cookies, 400)) == {200}
+    assert asked_at_once(client) == {200}
 
-    assert redis.process
     with paused(redis.process.pid):
         began = time.monotonic()
-        assert set(asked_at_once(server, cookies, 400)) == {503}
+        assert asked_at_once(client) == {503}
         assert time.monotonic() - began < 3
-    assert set(asked_at_once(server, cookies, 400)) == {200}
+    assert asked_at_once(client) == {200}
 
 
 @contextlib.contextmanager
@@ -316,7 +296,7 @@ def test_a_full_disk_is_503_and_then_works_again(start: Launch, browser: Browser
     ensure_nothing_ends_in_silence(browser, server, full_disk(server, tmp_path / "denylist.sqlite3-wal"))
 
 
-def test_a_sqlite_file_that_can_only_be_read_stops_the_start(run: Run, tmp_path: Path) -> None:
+def test_a_sqlite_file_that_can_only_be_read_stops_the_start(tmp_path: Path) -> None:
     """Otherwise nobody can log out, and the operator hears it from the guests."""
     file = tmp_path / "denylist.sqlite3"
     SQLiteDenylist(str(file), KEEP_SECONDS)
@@ -374,8 +354,7 @@ def test_after_kill_9_what_was_answered_holds_and_what_was_not_happens_once(
 
     with ThreadPoolExecutor(16) as pool:
         before = list(pool.map(attempt, logins))
-    restarted = start().wait_until_ready()
-    with ThreadPoolExecutor(16) as pool:
+        restarted = start().wait_until_ready()
         after = list(pool.map(lambda cookies: browser(cookies, restarted).post(path).status_code, logins))
         copies = list(pool.map(lambda cookies: browser(cookies, restarted).get("/me").status_code, logins))
         again = list(pool.map(lambda cookies: browser(cookies, restarted).post("/checkout").status_code, logins))
@@ -395,43 +374,26 @@ def test_after_kill_9_what_was_answered_holds_and_what_was_not_happens_once(
 # A clock that jumps
 
 
-HOUR = 3600
-OTHER_CLOCK = """
-import os, time
-
-real = time.time
-time.time = lambda: real() + float(os.environ["CLOCK_IS_FAST_BY"])
-
-from step03_combined.main import app
-"""
+# Python runs a module of this name before all else
+SITECUSTOMIZE = "import time\nreal = time.time\ntime.time = lambda: real() + {}"
 
 
-@pytest.fixture(params=[-HOUR, HOUR], ids=["slow", "fast"])
-def clocks(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[int, Server]]:
-    """Two servers with one denylist: the clock of one is right, that of the other wrong by an hour."""
-    (tmp_path / "other_clock.py").write_text(OTHER_CLOCK, encoding="utf-8")
-    settings = {"JWT_SECRET_KEY": JWT_KEY, "SESSION_SECRET_KEY": SESSION_KEY, "PYTHONPATH": str(ROOT)}
-    settings["DENYLIST_URL"] = f"sqlite:///{tmp_path / 'denylist.sqlite3'}"
-    servers = {}
-    for wrong in (0, request.param):
-        settings["CLOCK_IS_FAST_BY"] = str(wrong)
-        servers[wrong] = launch("other_clock:app", tmp_path, tmp_path / f"{wrong}.log", settings)
-    yield {wrong: server.wait_until_ready() for wrong, server in servers.items()}
-    stop(list(servers.values()))
-
-
-def test_a_clock_that_jumps_an_hour_either_way_revives_nothing(clocks: dict[int, Server], browser: Browser) -> None:
+@pytest.mark.parametrize("wrong", [-3600, 3600], ids=["slow", "fast"])
+def test_a_clock_that_jumps_an_hour_either_way_revives_nothing(
+    start: Launch, browser: Browser, tmp_path: Path, wrong: int
+) -> None:
     """Otherwise a wrong clock, for a minute, makes a stolen copy good again."""
-    copies = []
-    for begins, ends in [(begins, ends) for begins in clocks for ends in clocks]:
-        client = alice(browser, clocks[begins])
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE.format(wrong), encoding="utf-8")
+    clocks, copies = [start(), start(PYTHONPATH=str(tmp_path))], []
+    for begins, ends in product(clocks, clocks):
+        client = alice(browser, begins)
         copies.append(dict(client.cookies))
         expect(client.post("/checkout"), 201)
-        expect(browser(copies[-1], clocks[ends]).post("/logout"), 204)
+        expect(browser(copies[-1], ends).post("/logout"), 204)
 
-    for server in clocks.values():
+    for server in clocks:
         expect(alice(browser, server).post("/logout"), 204)  # drops what this clock takes for old
         for copy in copies:
-            for anywhere in clocks.values():
+            for anywhere in clocks:
                 expect(browser(copy, anywhere).get("/me"), 401)
                 expect(browser(copy, anywhere).post("/checkout"), 401)

@@ -4,11 +4,10 @@ import re
 
 import pytest
 
-from tests import forge
 from tests.expect import expect
 from tests.project.conftest import NO_REDIS, STEPS, StartStep, visit
 from tests.server import Server
-from tests.test_step03_combined import ALICE, TOKEN_COOKIE, log_in
+from tests.test_step03_combined import ALICE, jti_of, log_in
 
 STRICT = {
     "X-Content-Type-Options": re.compile("^nosniff$"),
@@ -70,14 +69,10 @@ def test_the_log_says_whose_password_was_right_or_wrong_and_not_what_was_typed(
 def test_the_log_names_each_login_by_its_jti_when_it_begins_and_when_it_is_over(servers: dict[str, Server]) -> None:
     """Otherwise nobody can follow a stolen login through the log."""
     server = servers["step03_combined"]
-    jtis = []
     with visit(server) as client:
         before = len(server.log)
-        for _ in range(2):
-            jtis.append(forge.claims_of(log_in(client).cookies[TOKEN_COOKIE])["jti"])
+        first, second = (jti_of(log_in(client)) for _ in range(2))
         expect(client.post("/logout"), 204)
 
-    first, second = jtis
-    assert re.findall(r"Login (\S+) (of alice begins|is over)", server.log[before:]) == [
-        (jti, what) for jti in (first, second) for what in ("of alice begins", "is over")
-    ]
+    said = re.findall(r"Login (\S+) (of alice begins|is over)", server.log[before:])
+    assert said == [(jti, what) for jti in (first, second) for what in ("of alice begins", "is over")]

@@ -29,7 +29,18 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 STORE_ANEW = "Saved by an editor? Store it anew: .venv/bin/python tests/project/test_notebooks.py"
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each notebook's file."""
+    return Path(request.param)
+
+
+@pytest.fixture
+def stored(path: Path) -> Any:
+    """What is in it."""
+    return nbformat.read(path, as_version=4)
 
 
 def run(path: Path) -> Any:
@@ -78,21 +89,15 @@ def test_the_three_notebooks_are_there() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["step01_jwt_login", "step02_session_middleware", "step03_combined"]
 
 
-@each_notebook
 def test_every_stored_output_is_what_the_code_answers_today(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # nobody's own settings of IPython
-    stored = nbformat.read(path, as_version=4)
 
-    fresh = run(path)
-
-    assert "\n\n".join(differences(path, stored, fresh)) == ""
+    assert "\n\n".join(differences(path, stored, run(path))) == ""
 
 
-@each_notebook
-def test_a_changed_output_is_noticed(path: Path) -> None:
-    stored = nbformat.read(path, as_version=4)
+def test_a_changed_output_is_noticed(path: Path, stored: Any) -> None:
     changed = deepcopy(stored)
     cell = next(cell for cell in changed.cells if cell.cell_type == "code" and cell.outputs)
     cell.outputs = [nbformat.v4.new_output("stream", text="another one")]
@@ -104,21 +109,17 @@ def test_a_changed_output_is_noticed(path: Path) -> None:
     assert "another one" in found[0]
 
 
-@each_notebook
-def test_the_file_holds_only_what_a_change_of_the_notebook_changes(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+def test_the_file_holds_only_what_a_change_of_the_notebook_changes(path: Path, stored: Any) -> None:
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
 
-    assert notebook.metadata == METADATA, STORE_ANEW
-    assert [cell.metadata for cell in notebook.cells if cell.metadata] == [], STORE_ANEW
+    assert stored.metadata == METADATA, STORE_ANEW
+    assert [cell.metadata for cell in stored.cells if cell.metadata] == [], STORE_ANEW
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), STORE_ANEW
-    assert path.read_text("utf-8") == nbformat.writes(notebook) + "\n", STORE_ANEW
+    assert path.read_text("utf-8") == nbformat.writes(stored) + "\n", STORE_ANEW
 
 
-@each_notebook
-def test_every_picture_is_described_in_words_and_carries_them(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+def test_every_picture_is_described_in_words_and_carries_them(stored: Any) -> None:
+    outputs = [output for cell in stored.cells for output in cell.get("outputs", ()) if "data" in output]
     pictures = [output for output in outputs if "image/png" in output.data]
 
     assert pictures
@@ -128,20 +129,16 @@ def test_every_picture_is_described_in_words_and_carries_them(path: Path) -> Non
         assert inside == picture.metadata["image/png"]["alt"] == picture.data["text/plain"], STORE_ANEW
 
 
-@each_notebook
 def test_a_diagram_is_a_picture(path: Path) -> None:
     mermaid = "GitHub, GitLab, nbviewer and VS Code show the source of mermaid in a notebook. Call draw() instead."
 
     assert path.read_text("utf-8").count("```mermaid") == 0, mermaid
 
 
-@each_notebook
-def test_every_notebook_can_be_read_in_half_an_hour(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-
-    assert len([cell for cell in notebook.cells if cell.cell_type == "code"]) <= 35
+def test_every_notebook_can_be_read_in_half_an_hour(stored: Any) -> None:
+    assert len([cell for cell in stored.cells if cell.cell_type == "code"]) <= 35
 
 
 if __name__ == "__main__":
-    for path in NOTEBOOKS:
-        nbformat.write(run(path), path)
+    for notebook in NOTEBOOKS:
+        nbformat.write(run(notebook), notebook)

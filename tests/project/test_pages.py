@@ -4,22 +4,22 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import fastapi_offline
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, ViewportSize, expect
 
-from tests.project.browser import chromium, fill_in_login, log_in, press
-from tests.project.conftest import NO_REDIS, ROOT, STEPS, StartStep
+from tests.project.browser import add, chromium, fill_in_login, log_in, press
+from tests.project.conftest import NO_REDIS, ROOT, STEP1, STEP2, STEP3, STEPS, StartStep
 from tests.server import Server, stop
 
-STEP1, STEP2, STEP3 = STEPS
-SIZES = {"phone": (360, 740), "wide": (1440, 900)}
+SIZES: dict[str, ViewportSize] = {"phone": {"width": 360, "height": 740}, "wide": {"width": 1440, "height": 900}}
 Open = Callable[..., Page]
 
 
@@ -29,32 +29,22 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def https(start_step: StartStep) -> dict[str, Server]:
-    """The steps that set cookies, as behind https."""
-    started = {step: start_step(step, HTTPS_ONLY="true") for step in (STEP2, STEP3)}
-    return {step: server.wait_until_ready() for step, server in started.items()}
-
-
 @pytest.fixture
 def open_page(browser: Browser, servers: dict[str, Server]) -> Iterator[Open]:
     """Open a step's page in a browser of its own: nobody else's cookies. Whatever it may not do fails the test."""
-    contexts: list[BrowserContext] = []
-    complaints: list[str] = []
+    opened, complaints = ExitStack(), list[str]()
 
-    def open_one(step: str | Server, size: str = "wide", scheme: str = "light", **cookies: str) -> Page:
+    def open_one(step: str | Server, size: str = "wide", scheme: Literal["light", "dark"] = "light") -> Page:
         url = servers[step].url if isinstance(step, str) else step.url
-        width, height = SIZES[size]
         context = browser.new_context(
-            viewport={"width": width, "height": height},
+            viewport=SIZES[size],
             has_touch=size == "phone",
-            color_scheme="dark" if scheme == "dark" else "light",
+            color_scheme=scheme,
             reduced_motion="reduce",
             base_url=url,
         )
         context.set_default_timeout(10_000)
-        contexts.append(context)
-        page = context.new_page()
+        page = opened.enter_context(context).new_page()
 
         def notice_request(request: Request) -> None:
             if not request.url.startswith((f"{url}/", "data:")):
@@ -66,9 +56,8 @@ def open_page(browser: Browser, servers: dict[str, Server]) -> Iterator[Open]:
         page.goto("/")
         return page
 
-    yield open_one
-    for context in contexts:
-        context.close()
+    with opened:
+        yield open_one
     # Chromium itself reports each answer of 400 and more, and each request without an answer.
     assert [text for text in complaints if not text.startswith("console: Failed to load resource")] == []
 
@@ -83,12 +72,6 @@ def cookie_header(page: Page) -> str:
     return "; ".join(f"{name}={cookie['value']}" for name, cookie in cookies(page).items())
 
 
-def add(page: Page, item: str) -> None:
-    """Press Add beside one item of the menu, and wait until it is in the cart."""
-    press(page, f"Add {item}")
-    expect(page.locator("#cart li", has_text=item)).to_be_visible()
-
-
 def edit(page: Page, change: str) -> None:
     """Type over a part of the payload ("old -> new"), and send."""
     old, new = change.split(" -> ")
@@ -97,15 +80,9 @@ def edit(page: Page, change: str) -> None:
     press(page, "Send")
 
 
-def send_token(page: Page, token: str) -> None:
-    """Paste a token into step 1, and send."""
-    page.get_by_label("Token", exact=True).fill(token)
-    press(page, "Send")
-
-
-def send_cookies(page: Page, header: str) -> None:
-    """Paste a Cookie header into step 3, and send."""
-    page.get_by_label("Cookie header").fill(header)
+def send(page: Page, what: str) -> None:
+    """Paste a token into step 1, or a Cookie header into step 3, and send."""
+    page.get_by_label("Token", exact=True).or_(page.get_by_label("Cookie header")).fill(what)
     press(page, "Send")
 
 
@@ -118,25 +95,24 @@ def shows(page: Page, *texts: str) -> None:
 # Every page
 
 
-def test_the_shared_parts_are_the_same_to_the_letter() -> None:
-    """Otherwise a learner who compares two pages sees noise instead of the lesson."""
-    sources = [(ROOT / step / "page.html").read_text(encoding="utf-8") for step in STEPS]
-    marks = {
-        "in all three pages": sources,
-        "in steps 1 and 3": [sources[0], sources[2]],
-        "in steps 2 and 3": sources[1:],
-    }
+SOURCES = {step: (ROOT / step / "page.html").read_text(encoding="utf-8") for step in STEPS}
+SHARED = {"in all three pages": STEPS, "in steps 1 and 3": [STEP1, STEP3], "in steps 2 and 3": [STEP2, STEP3]}
 
-    for mark, pages in marks.items():
-        parts = [re.findall(rf"The same {mark}: begin.*?The same {mark}: end", page, re.DOTALL) for page in pages]
-        assert parts[0]
-        assert all(part == parts[0] for part in parts), mark
+
+@pytest.mark.parametrize("where", SHARED)
+def test_the_shared_parts_are_the_same_to_the_letter(where: str) -> None:
+    """Otherwise a learner who compares two pages sees noise instead of the lesson."""
+    part = re.compile(rf"The same {where}: begin.*?The same {where}: end", re.DOTALL)
+    first, *others = [part.findall(SOURCES[step]) for step in SHARED[where]]
+
+    assert first
+    assert all(parts == first for parts in others)
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_an_id_names_one_place(step: str) -> None:
     """Otherwise a text lands where it does not belong, or a label speaks of something else."""
-    ids = re.findall(r' id="([^"]+)"', (ROOT / step / "page.html").read_text(encoding="utf-8"))
+    ids = re.findall(r' id="([^"]+)"', SOURCES[step])
 
     assert ids
     assert sorted(ids) == sorted(set(ids))
@@ -159,10 +135,8 @@ def test_only_script_with_the_nonce_of_this_answer_runs(
             body = real.text().replace("</body>", f"{hostile}</body>")
             route.fulfill(response=real, body=body, headers=real.headers | headers)
 
-        page.route(
-            "**/hostile.js",
-            lambda route: route.fulfill(body="document.title = 'hacked'", content_type="text/javascript"),
-        )
+        script = "document.title = 'hacked'"
+        page.route("**/hostile.js", lambda route: route.fulfill(body=script, content_type="text/javascript"))
         page.route(f"{servers[step].url}/", answer)
         page.goto(servers[step].url, wait_until="networkidle")
         title = page.title()
@@ -333,7 +307,7 @@ def copy_cookies(page: Page, _: str) -> None:
 TRIES: dict[str, list[tuple[Callable[[Page, str], object], str, str, *tuple[str, ...]]]] = {
     STEP1: [
         (log_in, "bob", ""),
-        (send_token, "nonsense", "", "Refused (401)", 'WWW-Authenticate: Bearer error="invalid_token"'),
+        (send, "nonsense", "", "Refused (401)", 'WWW-Authenticate: Bearer error="invalid_token"'),
         (log_in, "alice", "login"),
         (edit, "alice -> bob", "edit", "Refused (401). The signature does not fit"),
         (press, "Log out", "", "The server was not even asked", "No token, no cookie. (What stands in the field Token"),
@@ -422,7 +396,7 @@ def test_step_1_still_believes_a_copy_in_another_window_after_log_out(open_page:
     token = page.get_by_label("Token", exact=True).input_value()
     press(page, "Log out")
 
-    send_token(thief, token)
+    send(thief, token)
 
     shows(thief, "Accepted: the server takes you for Alice Liddell.")
     assert '"sub":"alice"' in thief.get_by_label("Payload").input_value()
@@ -432,17 +406,14 @@ def test_step_1_still_believes_a_copy_in_another_window_after_log_out(open_page:
 def test_step_1_answers_any_pasted_token_in_words(token: str, open_page: Open) -> None:
     page = open_page(STEP1)
 
-    send_token(page, token)
+    send(page, token)
 
     expect(page.locator("#send-error")).to_have_text(re.compile("Refused|A token has no spaces|headers are too large"))
 
 
 def test_step_1_logs_in_through_the_api_s_own_page(browser: Browser, servers: dict[str, Server]) -> None:
     """Swagger UI's files come from a package: FastAPI's page would fetch them from a CDN."""
-    spec = find_spec("fastapi_offline")
-    assert spec
-    assert spec.origin
-    files = Path(spec.origin).with_name("static")
+    files = Path(fastapi_offline.__file__).with_name("static")
     page = browser.new_page()
     fetched: list[str] = []
 
@@ -511,12 +482,12 @@ def test_step_3_gives_a_thief_an_end_at_log_out(open_page: Open) -> None:
     page, thief = open_page(STEP3), open_page(STEP3, "phone")
     log_in(page, "alice")
     copies = cookie_header(page)
-    send_cookies(thief, copies)
+    send(thief, copies)
     shows(thief, "You are Alice Liddell now, without a password.")
 
     press(page, "Log out")
     shows(page, "Logged out. This browser dropped both cookies")
-    send_cookies(page, f"Cookie: {copies}")
+    send(page, f"Cookie: {copies}")
     shows(page, "Refused (401). That login is over")
     press(thief, "Who am I?")
 
@@ -530,9 +501,9 @@ def test_step_3_says_why_the_thief_cannot_use_a_window_that_has_cookies(open_pag
     log_in(page, "alice")
     before = cookies(page)
 
-    send_cookies(page, "step03_token=x; step03_session=y")
+    send(page, "step03_token=x; step03_session=y")
     shows(page, "The browser holds a cookie of its own, which is HttpOnly")
-    send_cookies(page, "theme=dark")
+    send(page, "theme=dark")
     shows(page, "That should read: step03_token=")
 
     assert cookies(page) == before
