@@ -66,7 +66,7 @@ grade-all: .venv/steps ## grade a class: STEP=step01 SUBMISSIONS=folder (strange
 	@$(PY) -m tests.classroom.grade --step "$(STEP)" --submissions "$(SUBMISSIONS)" $(if $(RESULTS),--results "$(RESULTS)") $(if $(LIMIT),--seconds $(LIMIT))
 
 mistakes: .venv/steps ## prove the bank of mistakes: each turns the tests red that it names
-	@$(PY) -m tests.classroom.break_it --prove $(if $(STEP),--step $(STEP))
+	$(PY) -m pytest -v tests/classroom/test_mistakes.py -k "turns_red$(if $(STEP), and $(STEP))$(if $(MISTAKE), and $(MISTAKE))"
 
 check: .venv/dev ## everything: lint, format, types, every test
 	$(PY) -m ruff check .

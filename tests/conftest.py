@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 import pytest
@@ -76,18 +75,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-class Launch(Protocol):
-    """Start the judged app anew with other settings; None takes a setting away."""
-
-    def __call__(self, **changes: str | None) -> Server: ...
-
-
-class Browser(Protocol):
-    """Open a browser (an HTTP client with a cookie jar), with a copy of another one's cookies if asked."""
-
-    def __call__(
-        self, cookies: httpx.Cookies | dict[str, str] | None = None, to: Server | None = None
-    ) -> httpx.Client: ...
+Launch = Callable[..., Server]  # starts the judged app anew, with other settings by name; None takes one away
+# Opens a browser (an HTTP client with a cookie jar), if asked with a copy of these cookies and `to` another server
+Browser = Callable[..., httpx.Client]
 
 
 def key_of(config: pytest.Config, name: str, ours: str) -> str:
@@ -183,6 +173,6 @@ def browser(server: Server) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def client(browser: Callable[[], httpx.Client]) -> httpx.Client:
+def client(browser: Browser) -> httpx.Client:
     """One browser, nothing in its cookie jar."""
     return browser()

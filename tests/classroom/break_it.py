@@ -1,7 +1,6 @@
 """Break a step on purpose. The bank of mistakes that people really make is in mistakes/, a file per step.
 
 make break       puts a broken copy of a step into my/ and runs it; without MISTAKE it lists what there is
-make mistakes    proves the bank: each mistake turns the tests red that it names, and nothing else was wrong before
 """
 
 import argparse
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.classroom.judge import judge
-from tests.classroom.steps import HERE, MY, ROOT, STEPS, copy_step, read_toml
+from tests.classroom.steps import MY, ROOT, STEPS, copy_step, read_toml
 from tests.server import SETTINGS, Server
 
 # The app starts and answers: it stays green in every mistake that does not name it
@@ -103,18 +102,13 @@ def run(folder: Path, port: str) -> int:
 
 
 def main() -> int:
-    """List, break and run, or prove the bank."""
+    """List, or break and run."""
     parser = argparse.ArgumentParser(prog="tests.classroom.break_it")
     parser.add_argument("--step", choices=STEPS, help="default: all of them")
     parser.add_argument("--mistake", help="the name of a mistake, or secret: one of them, without saying which")
     parser.add_argument("--port", default="8000")
-    parser.add_argument("--prove", action="store_true", help="prove the bank")
     options = parser.parse_args()
     steps = [options.step] if options.step else list(STEPS)
-    if options.prove:
-        chosen = " and ".join(["turns_red", *filter(None, (options.step, options.mistake))])
-        command = [sys.executable, "-m", "pytest", "-v", str(HERE / "test_mistakes.py"), "-k", chosen]
-        return subprocess.call(command, cwd=ROOT)
     if not options.mistake:
         for step in steps:
             print(f"{step}\n" + "\n".join(f"  {mistake.name:40} {mistake.title}" for mistake in load(step)) + "\n")

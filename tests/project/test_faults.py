@@ -100,29 +100,6 @@ def test_step_3_keeps_its_contract_with_redis_too(redis: RedisServer) -> None:
     assert "skipped" not in result.stdout.splitlines()[-1], result.stdout
 
 
-def test_a_redis_that_comes_back_is_used_again_and_has_forgotten_nothing_that_it_kept(
-    redis: RedisServer, start: Launch, browser: Browser
-) -> None:
-    """Otherwise one failure of Redis needs a restart of every app."""
-    server = start(DENYLIST_URL=redis.url).wait_until_ready()
-    client = browser(to=server)
-    redis.start("--appendonly", "yes", "--appendfsync", "always")
-    add(log_in(client), "tea", 2)
-    ended = browser(client.cookies, server)
-    log_in(client)
-
-    redis.stop()
-    expect(client.get("/me"), 503)
-    expect(ended.get("/me"), 503)
-    expect(client.post("/logout"), 503)
-    redis.start("--appendonly", "yes", "--appendfsync", "always")
-
-    expect(client.get("/me"), 200, IS_ALICE)
-    expect(ended.get("/me"), 401)
-    expect(client.post("/logout"), 204)
-    expect(client.get("/me"), 401)
-
-
 def test_an_entry_leaves_redis_by_itself_when_no_token_can_need_it(
     redis: RedisServer, start: Launch, browser: Browser
 ) -> None:
