@@ -24,11 +24,11 @@ from tests.classroom.steps import MY, ROOT, STEPS, file_of_tests, names_of_tests
 
 # It gave what it should have refused: another answer (a server error, too) opens no door
 LETS_IN = re.compile(
-    r"Your app (answered 2\d\d .*\nIt should answer (4\d\d|200 \{\"items\": \{\}|200 \{\"claims\": )|took a cookie)"
+    r"Your app (answered (2\d\d .*\nIt should answer 4\d\d|\[201, 201)|took a cookie"
+    r"|answered 2\d\d .* to GET .*\nIt should answer 200 \{\"(items\": \{\}|claims\": ))"
 )
-
-# A right request is an error of the server
-CRASHES = re.compile(r"Your app (broke|answered 500.*\nIt should answer 2)")
+# It refused what is right, or crashed over it: that comes before what lets someone in
+RIGHT_FAILS = re.compile(r"Your app (broke|answered [45]\d\d.*\nIt should answer 2)")
 
 
 @dataclass
@@ -119,7 +119,7 @@ def grade_of(step: str, name: str, judgement: Judgement, waits_for: Callable[[Ou
     complete = bool(judgement.outcomes) and not judgement.problem
 
     def urgency(outcome: Outcome) -> tuple[int, bool]:
-        return waits_for(outcome), not CRASHES.match(outcome.message)
+        return waits_for(outcome), not RIGHT_FAILS.match(outcome.message)
 
     def state_of(entry: str, works: bool) -> str:
         kinds = {outcome.outcome for outcome in found[entry]}
@@ -138,10 +138,7 @@ def grade_of(step: str, name: str, judgement: Judgement, waits_for: Callable[[Ou
     possible = round(100 - sum(mark.share("not judged") for mark in marks))
     reached = min(sum(mark.share("reached") for mark in marks), cap * possible / 100)
     points = min(round(reached), possible - bool(broken))  # all of them only if nothing is wrong
-    # That a right request works comes before what lets someone in
-    basic = [mark for mark in broken if not mark.objective.needs and mark.state == "missed"]
-    in_order = [*(basic if len(basic) > 2 else []), *doors, *broken]
-    first = min(in_order, key=lambda mark: urgency(mark.failed[0]), default=None)
+    first = min([*doors, *broken], key=lambda mark: urgency(mark.failed[0]), default=None)
     return Grade(name, marks, judgement.problem, judgement.look_at, doors, cap, points, possible, first)
 
 
@@ -194,6 +191,8 @@ def print_hints(step: str, code: dict[str, str], grade: Grade, hint: int, functi
             print(f"Hint {number} of {len(task.hints)} for {task.name}: {text}\n")
     elif task:
         print(f"A hint for {task.name}: add HINT=1 (for another function: FUNCTION=its name)")
+    elif first:
+        print("There is no hint for this one: see the message, and the chapter.")
 
 
 # A class

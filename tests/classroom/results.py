@@ -131,7 +131,7 @@ def explained(mark: "Mark", outcome: Outcome) -> str:
         lines.append(mark.objective.otherwise)
     elif answer and answer[3] == "4" and answer[1][0] in "45":
         lines[2:3] = ["Nobody gets in by it; but who writes the client, or looks for errors, learns the wrong thing."]
-    elif answer and answer[3] == "2" and answer[1][0] != "2" and mark.objective.needs:
+    elif answer and answer[3] == "2" and answer[1][0] == "5" and mark.objective.needs:
         lines[2:3] = ["A right request must work first: what this test is about could not be tried."]
     for token in dict.fromkeys(re.findall(r"[\w-]{10,}\.[\w-]{10,}(?=\.)", outcome.message)):
         with contextlib.suppress(ValueError):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.classroom import write_it
+from tests.classroom.grade import grade_of
 from tests.classroom.judge import Outcome, judge
 from tests.classroom.steps import ROOT, STEPS, copy_step, file_of_tests, names_of_tests, read_toml
 from tests.classroom.write_it import functions_of, hint_for, is_written, load, make_exercise, not_written, waits_for
@@ -57,7 +58,9 @@ def test_what_is_taken_out_is_only_the_bodies_and_the_step_is_the_solution(step:
 def test_each_function_has_three_hints_and_nothing_points_elsewhere(step: str) -> None:
     """Otherwise HINT=3 has nothing to say, or a hint leads elsewhere."""
     data = read_toml(f"exercises/{step}")
-    tests = {test for some in [*data["first"].values(), *(slip["tests"] for slip in data["slips"])] for test in some}
+    tests = {
+        test for some in [*data["first"].values(), *(slip.get("tests", []) for slip in data["slips"])] for test in some
+    }
 
     assert all(len(task.hints) == 3 and all(task.hints) for task in load(step))
     assert {*data["first"], *(slip["function"] for slip in data["slips"])} <= set(data["functions"])
@@ -69,11 +72,20 @@ SLIPS = [
     ("step01", "matches = await ", "matches = ", "authenticate", "awaited"),
     ("step01", "user = await ", "user = ", "login", "awaited"),
     ("step01", "PASSWORD_HASHES.get(username, NOBODYS_HASH)", "PASSWORD_HASHES[username]", "authenticate", "KeyError"),
+    (
+        "step01",
+        "HASHER.verify(password_hash, password)",
+        "HASHER.hash(password) == password_hash",
+        "authenticate",
+        "==",
+    ),
     ("step01", 'algorithms=["HS256"]', 'algorithms=["HS384"]', "read_token", "audience"),
     ("step01", "claims.exp > time.time() and ", "", "read_token", "expired"),
     ("step02", '    request.session["cart"] = cart  # the', "    # the", "add_to_cart", "assign"),
     ("step02", "    return False  # curl", "    return True  # curl", "is_foreign", "without either header"),
     ("step03", "user = await ", "user = ", "login", "awaited"),
+    ("step03", "    if login is None:\n        raise", "    if False:\n        raise", "require_login", "must raise"),
+    ("step03", "response.set_cookie(TOKEN_COOKIE", "response.set_cookie('token'", "login", "goes into its cookie"),
     ("step03", 'await denylist.add(f"login:', 'await denylist.add(f"logout:', "end_logins", "name"),
     ("step03", "(jti=jti, order_id", "(jti=new_id(), order_id", "current_login", "the very jti"),
     ("step03", '    request.scope["session"] = Session()\n', "", "current_login", "empty session data"),
@@ -90,11 +102,12 @@ def test_a_slip_is_known_by_what_was_answered(
     for file in (tmp_path / "mine").glob("*.py"):
         file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
 
-    judgement = judge(step, tmp_path, app="mine.main:app", tests=slips[0]["tests"])
+    tests = slips[0].get("tests") or [task.green for task in load(step)]
+    judgement = judge(step, tmp_path, app="mine.main:app", tests=tests)
 
-    first = next(outcome for outcome in judgement.outcomes if outcome.outcome == "failed")
-    task, said = hint_for(step, {}, first)
-    assert task and (task.name, says in said) == (function, True)
+    first = grade_of(step, "mine", judgement).first
+    task, said = hint_for(step, {}, first and first.failed[0])
+    assert task and (task.name, says in said) == (function, True), first and first.failed[0].message
 
 
 def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tmp_path: Path) -> None:

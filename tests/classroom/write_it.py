@@ -94,7 +94,7 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     names = [name for name in crashed_in(message) if name in tasks]
     open_tasks = [task.name for task in not_written(step, code)]
     names += [name for name in open_tasks if name in needed]
-    slips = [s for s in data["slips"] if test in s["tests"] and re.search(s["shows"], message, re.DOTALL)]
+    slips = [s for s in data["slips"] if test in s.get("tests", [test]) and re.search(s["shows"], message, re.DOTALL)]
     slips = [s for s in slips if s["function"] not in open_tasks and (s["function"] in names[:1] or not names)]
     names += [slip["function"] for slip in slips]
     names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
