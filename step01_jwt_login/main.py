@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from .hardening import harden, secret_key
 from .users import USERS, User, authenticate
 
-# A Key: of a plain text python-jose would guess the format (JSON? PEM?).
+# A Key: of a plain text python-jose would guess the format.
 JWT_KEY = jwk.construct(secret_key("JWT_SECRET_KEY").encode(), "HS256")
 LOGIN_SECONDS = 15 * 60
 
@@ -57,7 +57,7 @@ COMPACT_JWT = re.compile(r"[\w-]{1,200}\.[\w-]{1,1000}\.[\w-]{43}", re.ASCII)
 
 
 def read_token(token: str) -> Claims | None:
-    """Return the claims of an acceptable token, None for anything else (RFC 8725 section 3)."""
+    """Return the claims if we signed them, they are not over and the user exists; else None (RFC 8725 section 3)."""
     if not COMPACT_JWT.fullmatch(token):
         return None
     try:
@@ -67,11 +67,11 @@ def read_token(token: str) -> Claims | None:
     return claims if claims.exp > time.time() and claims.sub in USERS else None
 
 
-bearer_token = OAuth2PasswordBearer(tokenUrl="login")
+bearer_token = OAuth2PasswordBearer(tokenUrl="login")  # takes the token out of the header; the URL is for /docs
 
 
 async def current_user(token: Annotated[str, Depends(bearer_token)]) -> User:
-    """Return the user whom the bearer token names; 401 without an acceptable one (RFC 6750 section 3)."""
+    """Return the user whom the bearer token names; 401, error="invalid_token", without a good one (RFC 6750)."""
     claims = read_token(token)
     if claims is None:
         raise HTTPException(401, "Invalid token", {"WWW-Authenticate": 'Bearer error="invalid_token"'})
@@ -80,7 +80,7 @@ async def current_user(token: Annotated[str, Depends(bearer_token)]) -> User:
 
 @app.post("/login")
 async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> Token:
-    """Exchange a username and a password for a token."""
+    """Exchange a username and a password for a token; wrong ones for a 401 that asks for Bearer."""
     user = await authenticate(form.username, form.password)
     if user is None:
         raise HTTPException(401, "Incorrect username or password", {"WWW-Authenticate": "Bearer"})

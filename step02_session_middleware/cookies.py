@@ -32,7 +32,7 @@ class CrossOriginProtection:
 
 
 def is_foreign(method: str, headers: Headers) -> bool:
-    """Say whether a request that may change something comes from another origin (Fetch Metadata; RFC 6454)."""
+    """Say whether what may change something comes from another origin (Fetch Metadata; RFC 6454); curl does not."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return False
     if "sec-fetch-site" in headers:  # from every browser of today, over https or to localhost

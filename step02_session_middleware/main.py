@@ -131,7 +131,7 @@ async def remove_from_cart(request: Request, item: str) -> Cart:
 
 @app.get("/session")
 async def show_session(request: Request) -> dict[str, Any]:
-    """Show the session data, and the cookie that brought it. For learning: a real app has no such route."""
+    """Show the session data, and as `cookie` what brought it. For learning: a real app has no such route."""
     data = {"visits": read_count(request.session.get("visits")), "cart": read_cart(request.session.get("cart"))}
     return {"data": {k: v for k, v in data.items() if v}, "cookie": request.cookies.get(SESSION_COOKIE)}
 

@@ -25,7 +25,7 @@ from .denylist import DenylistUnreachable, open_denylist
 from .hardening import harden, log, secret_key
 from .users import USERS, User, authenticate
 
-# A Key: of a plain text python-jose would guess the format (JSON? PEM?).
+# A Key: of a plain text python-jose would guess the format.
 JWT_KEY = jwk.construct(secret_key("JWT_SECRET_KEY").encode(), "HS256")
 TOKEN_COOKIE = cookie_name("step03_token")
 SESSION_COOKIE = cookie_name("step03_session")
@@ -169,7 +169,7 @@ async def explain_503(request: Request, error: DenylistUnreachable) -> JSONRespo
 
 @app.post("/login")
 async def login(request: Request, response: Response, form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> User:
-    """Begin a new login. Those that this browser had before end, and their session data with them."""
+    """Begin a new login if the password is right. Those of before end; only a visitor's cart comes along."""
     user = await authenticate(form.username, form.password)
     if user is None:
         raise HTTPException(401, "Incorrect username or password")
@@ -197,7 +197,7 @@ class Order(Cart):
 
 @app.post("/checkout", status_code=201)
 async def checkout(request: Request, login: Annotated[Claims, Depends(require_login)]) -> Order:
-    """Order what is in the cart; 409 if it is empty, or if this very cart was ordered before."""
+    """Order what is in the cart, and empty it; 409 if it is empty, or if this very cart was ordered before."""
     cart = show_cart(read_cart(request.session.get("cart")))
     if not cart.items:
         raise HTTPException(409, "The cart is empty")

@@ -34,7 +34,7 @@ ONE_AT_A_TIME = CapacityLimiter(1)
 
 
 async def authenticate(username: str, password: str) -> User | None:
-    """Return the user whose password this is, None for a wrong password or an unknown name."""
+    """Return the user whose password this is; for a wrong one or an unknown name None, after as long a time."""
     password_hash = PASSWORD_HASHES.get(username, NOBODYS_HASH)
     # In a thread: the event loop, which answers everyone, would stand still meanwhile
     matches = await to_thread.run_sync(verify_password, password_hash, password, limiter=ONE_AT_A_TIME)
