@@ -37,7 +37,7 @@ def kept(judgement: Judgement) -> dict[str, Any]:
     failed = {o.test: o.message.split("\n")[:2] for o in judgement.outcomes if o.outcome == "failed"}
     return {
         "problem": judgement.problem,
-        "failed": {test: "\n".join(line[:70] for line in lines) for test, lines in failed.items()},
+        "failed": {test: "\n".join(line[:120] for line in lines) for test, lines in failed.items()},
         "skipped": [o.test for o in judgement.outcomes if o.outcome == "skipped"],
     }
 
