@@ -286,8 +286,8 @@ def test_the_cookie_is_kept_for_its_max_age(client: httpx.Client, cookie_name: s
 def test_the_fullest_cookie_is_small_enough_for_every_browser(client: httpx.Client) -> None:
     """Otherwise the browser drops it in silence, and the cart with it."""
     for item in PRICES:
-        for _ in range(99):
-            ensure_small(cookies_set(expect(add(client, item), 200)))
+        for _ in range(33):
+            ensure_small(cookies_set(expect(add(client, item, 3), 200)))
 
 
 def spoiled(value: str) -> dict[str, str]:
@@ -336,16 +336,6 @@ def test_a_cookie_signed_by_another_key_counts_as_none(
     expect(browser({cookie_name: forge.cookie(data, key)}).get("/cart"), 200, EMPTY)
 
 
-def test_a_cookie_signed_by_the_key_is_taken(
-    browser: Browser, client: httpx.Client, cookie_name: str, session_key: str
-) -> None:
-    """Otherwise the tests around this one see forged cookies refused for the wrong reason."""
-    add(client, "tea", 7)
-    data = session_data(client, cookie_name, session_key)
-
-    expect(browser({cookie_name: forge.cookie(data, session_key)}).get("/cart"), 200, cart(tea=7))
-
-
 def test_a_cookie_counts_until_its_max_age_and_not_after(
     browser: Browser, client: httpx.Client, cookie_name: str, session_key: str, max_age: int
 ) -> None:
@@ -384,31 +374,21 @@ def test_session_data_of_an_older_shape_is_no_error(
         ensure(old.get("/cart").json()["items"].get("espresso") == 2, f"lost the espresso: {path}", "keep it.")
 
 
-@pytest.mark.parametrize("value", [None, -7, "many", [], {}], ids=repr)
+# Cocoa is no longer on the menu
+UNUSABLE: list[Any] = [(7, None), (7, -7), (7, "many"), (7, []), (7, {}), ("tea", "cocoa")]
+
+
+@pytest.mark.parametrize(("old", "new"), UNUSABLE, ids=str)
 def test_a_line_that_cannot_be_used_is_dropped_and_the_others_stay(
-    browser: Browser, client: httpx.Client, cookie_name: str, session_key: str, value: Any
+    browser: Browser, client: httpx.Client, cookie_name: str, session_key: str, old: Any, new: Any
 ) -> None:
-    """Otherwise a negative quantity makes the cart cheaper, or one bad line costs the whole cart."""
+    """Otherwise a negative quantity makes the cart cheaper, or a change of the menu breaks the carts of yesterday."""
     add(client, "tea", 7)
     add(client, "sandwich", 3)
     data = session_data(client, cookie_name, session_key)
-    changed = forge.replace(data, lambda found: found == 7 and type(found) is int, lambda _: value)
+    changed = forge.replace(data, lambda found: found == old and type(found) is type(old), lambda _: new)
     if changed == data:
-        pytest.skip("no quantity of 7 was found in the session data")
-
-    expect(browser({cookie_name: forge.cookie(changed, session_key)}).get("/cart"), 200, cart(sandwich=3))
-
-
-def test_an_item_that_is_no_longer_on_the_menu_is_dropped_and_the_others_stay(
-    browser: Browser, client: httpx.Client, cookie_name: str, session_key: str
-) -> None:
-    """Otherwise a change of the menu breaks the carts of yesterday."""
-    add(client, "tea", 7)
-    add(client, "sandwich", 3)
-    data = session_data(client, cookie_name, session_key)
-    changed = forge.replace(data, lambda found: found == "tea", lambda _: "cocoa")
-    if changed == data:
-        pytest.skip("no tea was found in the session data")
+        pytest.skip(f"no {old} was found in the session data")
 
     expect(browser({cookie_name: forge.cookie(changed, session_key)}).get("/cart"), 200, cart(sandwich=3))
 

@@ -27,11 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the three ways to say which app is judged."""
     group = parser.getgroup("judged app", "which app is judged (default: the step of this repository)")
     group.addoption("--app", metavar="MODULE:ATTRIBUTE", help="any ASGI app, as uvicorn would find it from here")
-    group.addoption(
-        "--url",
-        metavar="URL",
-        help="a server that already runs; its keys stand in JWT_SECRET_KEY and SESSION_SECRET_KEY",
-    )
+    group.addoption("--url", metavar="URL", help="a server that runs; its keys: JWT_SECRET_KEY and SESSION_SECRET_KEY")
     group.addoption(
         "--denylist-url", metavar="URL", help="step 3: the DENYLIST_URL to use (default: a new SQLite file)"
     )

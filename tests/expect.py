@@ -195,7 +195,7 @@ def describe_request(request: httpx.Request) -> str:
 def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, Header]) -> str:
     """Say what should have come back, in a line."""
     some = f"{statuses[0]} to {statuses[-1]}" if isinstance(statuses, range) else " or ".join(map(str, statuses))
-    parts = [some + ("" if body is ... else " " + short(dump(body)))]
+    parts = [some + ("" if body is ... else " " + short(json.dumps(body, default=repr)))]
     for name, right in headers.items():
         parts.append(f"no {name}" if right is None else f"{name}: {in_words(right)}")
     return "; ".join(parts)
@@ -204,11 +204,6 @@ def describe_expected(statuses: Sequence[int], body: Any, headers: dict[str, Hea
 def in_words(right: str | re.Pattern[str]) -> str:
     """Return the text that is expected in a header; of a pattern, the words in the comment that it begins with."""
     return right if isinstance(right, str) else right.pattern.removeprefix("(?#").partition(")")[0]
-
-
-def dump(body: Any) -> str:
-    """Return a body as JSON, with <ANY> where anything will do."""
-    return json.dumps(body, default=repr)
 
 
 def short(text: str) -> str:

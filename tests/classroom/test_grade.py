@@ -336,8 +336,3 @@ def test_a_missing_header_never_means_that_anyone_is_alice() -> None:
     assert "must throw its token away" in said
     assert "Otherwise anyone is Alice" not in said
     assert "It lets in" not in said
-
-
-def test_no_cell_of_the_table_is_a_formula() -> None:
-    """Otherwise a folder's name runs in the instructor's spreadsheet."""
-    assert all(results.text_only(cell) == f"'{cell}" for cell in ("=1+1", "+1", "-1", "@x", " =1"))

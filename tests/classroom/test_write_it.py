@@ -106,8 +106,9 @@ def test_a_slip_is_known_by_what_was_answered(
     judgement = judge(step, tmp_path, app="mine.main:app", tests=tests)
 
     first = grade_of(step, "mine", judgement).first
-    task, said = hint_for(step, {}, first and first.failed[0])
-    assert task and (task.name, says in said) == (function, True), first and first.failed[0].message
+    assert first
+    task, said = hint_for(step, {}, first.failed[0])
+    assert task and (task.name, says in said) == (function, True), first.failed[0].message
 
 
 def test_a_function_that_is_not_written_comes_first_only_if_the_test_needs_it(tmp_path: Path) -> None:

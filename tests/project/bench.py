@@ -44,14 +44,11 @@ APPS = {
     "bare + BaseHTTPMiddleware": f"{HERE}:with_base_http",
     "bare + look-up in a thread": f"{HERE}:with_thread",
     "hash in the event loop": f"{HERE}:hash_in_loop",
-    "hash in a def": f"{HERE}:hash_in_def",
-    "bare route, 2 workers": f"{HERE}:bare",
-    "step 3, 2 workers": "step03_combined.main:app",
 }
 READ, CART, ADD = ("GET", "/me"), ("GET", "/cart"), ("POST", "/cart")
-STORMED = ("step 1", "step 3", "hash in the event loop", "hash in a def")
+STORMED = ("step 1", "step 3", "hash in the event loop")
 MEASURED = [
-    *[(name, READ) for name in APPS if name not in ("step 2", "SessionMiddleware alone", *STORMED[2:])],
+    *[(name, READ) for name in APPS if name not in ("step 2", "SessionMiddleware alone", "hash in the event loop")],
     *[(name, line) for name in ("step 2", "SessionMiddleware alone") for line in (CART, ADD)],
     *[(name, line) for name in ("step 3", "server-side session") for line in (CART, ADD)],
 ]
@@ -146,9 +143,8 @@ def start_all(folder: Path) -> tuple[dict[str, Server], dict[str, float]]:
     servers: dict[str, Server] = {}
     seconds: dict[str, float] = {}
     for name, app in APPS.items():
-        workers = {"WEB_CONCURRENCY": "2"} if name.endswith("2 workers") else {}
         began = time.perf_counter()
-        servers[name] = launch_app(app, folder, UVICORN_ACCESS_LOG="false", **workers).wait_until_ready()
+        servers[name] = launch_app(app, folder, UVICORN_ACCESS_LOG="false").wait_until_ready()
         seconds[name] = time.perf_counter() - began
     return servers, seconds
 
@@ -158,7 +154,7 @@ def measure(
 ) -> tuple[dict[Any, list[list[float]]], dict[Any, list[float]]]:
     """Return the times of all answers, a list per round; and those to GET /me while so many others log in."""
     headers = {name: log_in(server) for name, server in servers.items()}
-    headers["bare route"] = headers["bare route, 2 workers"] = headers["step 3"]  # the same to parse
+    headers["bare route"] = headers["step 3"]  # the same to parse
     steps, done = ROUNDS * len(MEASURED) + len(STORMS) * len(STORMED), 0
     rounds, storms = defaultdict(list), {}
     for _ in range(ROUNDS):
@@ -197,8 +193,7 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
     print(f"{machine()}\n\n{CONNECTIONS} connections, {ROUNDS} rounds of {SECONDS} s, medians.\n")
     print("| App | Request | Requests per second | Of the bare route | p50, ms | p99, ms |\n|---|---|---|---|---|---|")
     for (name, line), each in rates.items():
-        base = rates["bare route, 2 workers" if name.endswith("2 workers") else "bare route", READ]
-        part = statistics.median(rate / bare for rate, bare in zip(each, base, strict=True))
+        part = statistics.median(rate / bare for rate, bare in zip(each, rates["bare route", READ], strict=True))
         p50, p99 = (statistics.median(percentile(times, p) for times in rounds[name, line]) for p in (0.5, 0.99))
         print(f"| {name} | {' '.join(line)} | {statistics.median(each):.0f} | {part:.0%} | {p50:.1f} | {p99:.1f} |")
     print(f"\np99 of GET /me, in ms, while others log in (inf: no answer within {STORM_SECONDS} s):\n")
@@ -206,7 +201,7 @@ def report(servers: dict[str, Server], seconds: dict[str, float], rounds: Any, s
     for name in STORMED:
         print(f"| {name} | {' | '.join(f'{percentile(storms[name, logins], 0.99):.0f}' for logins in STORMS)} |")
     print("\n| App | Start, s | Memory after all that, MiB |\n|---|---|---|")
-    for name in (name for name in APPS if not name.endswith("workers")):
+    for name in APPS:
         print(f"| {name} | {seconds[name]:.2f} | {memory_of(servers[name]) or float('nan'):.0f} |")
 
 

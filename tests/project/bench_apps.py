@@ -23,13 +23,12 @@ CART: dict[str, Any] = {"items": {"tea": 1}, "total_cents": 300}
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$WTDukHTsoWvW5Bv2LPHCqw$1y6VSULvBvRqGU812qeit1RpjGzNJrerHEHIJG1nkDQ"
 CHAPTER = Path(__file__).parents[2] / "step03_combined" / "README.md"
 
-bare, plain_sessions, with_def, with_base_http, with_thread, hash_in_loop, hash_in_def = (FastAPI() for _ in range(7))
+bare, plain_sessions, with_def, with_base_http, with_thread, hash_in_loop = (FastAPI() for _ in range(6))
 
 
 @bare.get("/me")
 @with_base_http.get("/me")
 @hash_in_loop.get("/me")
-@hash_in_def.get("/me")
 async def me() -> dict[str, str]:
     return ALICE
 
@@ -85,11 +84,6 @@ async def me_by_thread() -> dict[str, str]:
 
 @hash_in_loop.post("/login")
 async def log_in(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
-    return log_in_by_def(form)
-
-
-@hash_in_def.post("/login")
-def log_in_by_def(form: Annotated[OAuth2PasswordRequestForm, Depends()]) -> dict[str, str]:
     try:
         PasswordHasher().verify(HASH, form.password)
     except VerifyMismatchError:

@@ -110,15 +110,6 @@ def test_the_shared_parts_are_the_same_to_the_letter(where: str) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_id_names_one_place(step: str) -> None:
-    """Otherwise a text lands where it does not belong, or a label speaks of something else."""
-    ids = re.findall(r' id="([^"]+)"', SOURCES[step])
-
-    assert ids
-    assert sorted(ids) == sorted(set(ids))
-
-
-@pytest.mark.parametrize("step", STEPS)
 def test_only_script_with_the_nonce_of_this_answer_runs(
     step: str, browser: Browser, servers: dict[str, Server]
 ) -> None:
