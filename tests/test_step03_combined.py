@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from socket import create_server
 from typing import Any
 from unittest.mock import ANY
 
@@ -41,7 +42,7 @@ from tests.expect import (
     ensure_random,
     expect,
 )
-from tests.server import Server, free_port
+from tests.server import Server
 
 STEP = "step03_combined"
 SESSION_COOKIE = "step03_session"
@@ -913,22 +914,21 @@ class EmptyRedis(socketserver.StreamRequestHandler):
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[socketserver.ThreadingTCPServer]:
-    """Take connections and never answer, as a Redis behind a broken network; until it is told to serve."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), EmptyRedis) as redis:
+    """A Redis whose port is taken and refuses connections, until it is activated."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), EmptyRedis, bind_and_activate=False) as redis:
         redis.daemon_threads, redis.block_on_close = True, False
-        redis.socket.listen(128)
+        redis.server_bind()
         yield redis
 
 
 @pytest.fixture(scope="module")
-def servers_without_denylist(start: Launch, redis: socketserver.ThreadingTCPServer) -> dict[str, Server]:
+def servers_without_denylist(start: Launch, redis: socketserver.ThreadingTCPServer) -> Iterator[dict[str, Server]]:
     """Servers that cannot ask their denylist; being out of reach does not stop the start."""
-    urls = {
-        "refuses": f"redis://127.0.0.1:{free_port()}/0",
-        "refuses, over TLS": f"rediss://127.0.0.1:{free_port()}/0",
-        "is silent": f"redis://127.0.0.1:{redis.server_address[1]}/0",
-    }
-    return {kind: start(DENYLIST_URL=url) for kind, url in urls.items()}
+    refuses = f"://127.0.0.1:{redis.server_address[1]}/0"
+    with create_server(("127.0.0.1", 0), backlog=128) as silent:  # as a Redis behind a broken network
+        urls = {"refuses": f"redis{refuses}", "refuses, over TLS": f"rediss{refuses}"}
+        urls["is silent"] = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        yield {kind: start(DENYLIST_URL=url) for kind, url in urls.items()}
 
 
 REQUESTS = [("GET", "/me"), ("GET", "/cart"), ("POST", "/cart"), ("DELETE", "/cart/tea"), ("POST", "/checkout")]
@@ -999,9 +999,10 @@ def test_a_denylist_that_comes_back_is_asked_again(
     alices: dict[str, str],
 ) -> None:
     """Otherwise one failure of Redis needs a restart of every app."""
-    client = browser(alices, servers_without_denylist["is silent"])
+    client = browser(alices, servers_without_denylist["refuses"])
     expect(client.get("/me"), 503)
 
+    redis.server_activate()
     threading.Thread(target=redis.serve_forever).start()
     end = time.monotonic() + 10
     while (answer := client.get("/me")).status_code == 503 and time.monotonic() < end:
@@ -1016,20 +1017,18 @@ def test_a_denylist_that_comes_back_is_asked_again(
 
 def test_with_https_only_both_cookies_are_for_https_and_this_host_alone(https_server: Server, browser: Browser) -> None:
     """Otherwise a cookie crosses the network in clear text, or a sister site plants one."""
-    server = https_server
-
-    set_now = cookies_set(browser(to=server).post("/login", data=ALICE))
+    set_now = cookies_set(browser(to=https_server).post("/login", data=ALICE))
 
     names = {f"__Host-{TOKEN_COOKIE}", f"__Host-{SESSION_COOKIE}"}
     ensure(set(set_now) == names, f"set {list(set_now)}.", f"set {names}.")
     for name in names:
         ensure_out_of_reach(set_now, name, secure=True)
     both = {"Cookie": "; ".join(f"{name}={cookie.value}" for name, cookie in set_now.items())}
-    expect(browser(to=server).get("/me", headers=both), 200, IS_ALICE)
+    expect(browser(to=https_server).get("/me", headers=both), 200, IS_ALICE)
     for plain in (TOKEN_COOKIE, SESSION_COOKIE):
         named_plainly = both["Cookie"].replace(f"__Host-{plain}", plain)
-        expect(browser(to=server).get("/me", headers={"Cookie": named_plainly}), 401)
-    gone = cookies_set(browser(to=server).post("/logout", headers=both))
+        expect(browser(to=https_server).get("/me", headers={"Cookie": named_plainly}), 401)
+    gone = cookies_set(browser(to=https_server).post("/logout", headers=both))
     ensure(set(gone) == names, f"expired {list(gone)}.", f"expire {names}.")
     for cookie in gone.values():
         ensure(cookie["secure"], "expired a cookie without Secure.", "repeat Secure: browsers refuse it otherwise.")
