@@ -66,13 +66,10 @@ def ensure(condition: object, did: str, should: str) -> None:
 
 
 def ensure_logins_fail_alike_in_time(client: httpx.Client) -> None:
-    """Compare the fastest of some wrong logins, of users and of nobody; raise Wrong if one takes half as long again.
-
-    Machines are noisy, which only makes a login slower: it measures up to six times before it says so.
-    """
+    """Compare the fastest of some wrong logins, of users and of nobody; raise Wrong if one takes half as long again."""
     __tracebackhide__ = True
     seconds: dict[str, list[float]] = {"alice": [], "bob": [], "mallory": []}
-    for _ in range(6):
+    for _ in range(6):  # a machine is noisy, which only makes a login slower
         for username in [*seconds] * 5:
             begin = time.perf_counter()
             expect(client.post("/login", data={"username": username, "password": "not the password"}), 401)

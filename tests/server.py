@@ -39,7 +39,8 @@ class Server:
         crash = re.match(r"((?: .*\n)+)(.*)", log.rpartition("Traceback (most recent call last):\n")[2])
         frames = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', crash[1]) if crash else []
         own = [frame for frame in frames if not re.search("^<|site-packages|lib.python3", frame[0])]
-        return f"{crash[2]}, in {own[-1][2]} ({Path(own[-1][0]).name}, line {own[-1][1]})" if crash and own else ""
+        where = f", in {own[-1][2]} ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+        return crash[2] + where if crash else ""
 
     def wait_until_ready(self) -> "Server":
         """Return once the server takes connections; AssertionError with what it printed if it never does."""

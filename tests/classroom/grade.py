@@ -138,7 +138,8 @@ def grade_of(step: str, name: str, judgement: Judgement, waits_for: Callable[[Ou
     possible = round(100 - sum(mark.share("not judged") for mark in marks))
     reached = min(sum(mark.share("reached") for mark in marks), cap * possible / 100)
     points = min(round(reached), possible - bool(broken))  # all of them only if nothing is wrong
-    first = min([*doors, *broken], key=lambda mark: urgency(mark.failed[0]), default=None)
+    right = [mark for mark in broken if RIGHT_FAILS.match(mark.failed[0].message)]
+    first = min([*right, *doors, *broken], key=lambda mark: urgency(mark.failed[0]), default=None)
     return Grade(name, marks, judgement.problem, judgement.look_at, doors, cap, points, possible, first)
 
 

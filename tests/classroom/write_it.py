@@ -89,13 +89,14 @@ def hint_for(step: str, code: dict[str, str], outcome: Outcome | None, function:
     written; then what a slip shows; then what the test is about; then, of what it needs, what was written last.
     """
     data, tasks = read_toml(f"exercises/{step}"), {task.name: task for task in load(step)}
-    test, message = (outcome.function, outcome.message) if outcome else ("", "")
+    test, text = (outcome.function, f"{outcome.test}\n{outcome.message}") if outcome else ("", "")
     needed = data["tests"].get(test, []) if outcome else list(tasks)
-    names = [name for name in crashed_in(message) if name in tasks]
     open_tasks = [task.name for task in not_written(step, code)]
-    names += [name for name in open_tasks if name in needed]
-    slips = [s for s in data["slips"] if test in s.get("tests", [test]) and re.search(s["shows"], message, re.DOTALL)]
-    slips = [s for s in slips if s["function"] not in open_tasks and (s["function"] in names[:1] or not names)]
+    slips = [s for s in data["slips"] if test in s.get("tests", [test]) and re.search(s["shows"], text, re.DOTALL)]
+    slips = [slip for slip in slips if slip["function"] not in open_tasks]
+    names = [slip["function"] for slip in slips if "log says" in slip["shows"]]  # where the app crashed, for sure
+    names += [name for name in crashed_in(text) if name in tasks] + [name for name in open_tasks if name in needed]
+    slips = [slip for slip in slips if slip["function"] in names[:1] or not names]
     names += [slip["function"] for slip in slips]
     names += [name for name, tests in data["first"].items() if test in tests] + (needed[::-1] if outcome else [])
     task = tasks.get(function) or next((tasks[name] for name in names), None)
