@@ -18,7 +18,7 @@ def cookie_name(name: str) -> str:
 
 
 class CrossOriginProtection:
-    """A middleware that refuses what another site makes the browser send (CSRF, cross-site request forgery)."""
+    """A middleware that refuses what another origin makes the browser send (CSRF, cross-site request forgery)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

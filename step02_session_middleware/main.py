@@ -29,7 +29,7 @@ app.add_middleware(
     max_age=SESSION_SECONDS,
     https_only=HTTPS_ONLY,
 )
-app.add_middleware(CrossOriginProtection)  # another site can have the browser send the cookie: see cookies.py
+app.add_middleware(CrossOriginProtection)  # a page elsewhere can have the browser send the cookie: see cookies.py
 harden(app)  # limits and headers that every app needs, and the page at /
 
 
